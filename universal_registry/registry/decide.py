@@ -1,0 +1,230 @@
+"""The decision: what a request makes of the records it touches. Pure: no clock, no chance, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from universal_registry.kernel.errors import Invalid, NotFound, PreconditionFailed
+from universal_registry.kernel.ids import Key
+from universal_registry.log.change import Change, Op
+from universal_registry.registry.catalogue import Catalogue
+from universal_registry.registry.operation import Decision, Delete, Effect, Emit, Merge, Operation, Put, Request, Result
+from universal_registry.registry.record import (
+    CONTENT_FIELDS,
+    Content,
+    Record,
+    content_of,
+    encode_record,
+    fingerprint,
+)
+from universal_registry.registry.validate import validate_spec
+
+Heads = Mapping[Key, Record | None]
+
+
+def decide(heads: Heads, request: Request, revision: int, catalogue: Catalogue) -> Decision:
+    """What `request` changes, as `revision`, given the current records of all keys it touches.
+
+    Raises PreconditionFailed, NotFound or Invalid, and then nothing of the request is done.
+    """
+    deciding = _Deciding(heads, request, revision, catalogue)
+    for operation in request.operations:
+        deciding.add(operation)
+    return Decision(changes=tuple(deciding.changes), results=tuple(deciding.results))
+
+
+def touched_keys(request: Request) -> list[Key]:
+    """The keys whose heads `decide` needs."""
+    return [operation.key for operation in request.operations if not isinstance(operation, Emit)]
+
+
+class _Deciding:
+    """One request under way: later operations see what earlier ones made."""
+
+    def __init__(self, heads: Heads, request: Request, revision: int, catalogue: Catalogue) -> None:
+        self._heads = heads
+        self._catalogue = catalogue
+        self._made: dict[Key, Record | None] = {}
+        self._request = request
+        self._revision = revision
+        self.changes: list[Change] = []
+        self.results: list[Result] = []
+
+    def add(self, operation: Operation) -> None:
+        if isinstance(operation, Emit):
+            self._emit(operation)
+            return
+        if operation.key in self._made:
+            raise Invalid(f"{operation.key} appears twice in one request", hint="send one operation per record")
+        old = self._heads.get(operation.key)
+        _check_revision(operation, old)
+        match operation:
+            case Put():
+                content = resolve_kept(operation.content, old, operation.key)
+                self._write(operation.key, content, operation.fresh_uid, old)
+            case Merge():
+                content = resolve_kept(_merged(operation, old), old, operation.key)
+                kind = self._catalogue.kinds[operation.key.kind]
+                validate_spec(kind, content.classification, content.spec, strict=operation.strict)
+                self._write(operation.key, content, operation.fresh_uid, old)
+            case Delete():
+                self._delete(operation, old)
+
+    def _write(self, key: Key, content: Content, fresh_uid: str, old: Record | None) -> None:
+        print_ = fingerprint(content)
+        if old is not None and old.fingerprint == print_:
+            self._made[key] = old
+            self.results.append(Result(key=key, effect=Effect.UNCHANGED, record=old))
+            return
+        request = self._request
+        record = Record(
+            **{field: getattr(content, field) for field in CONTENT_FIELDS},
+            kind=key.kind,
+            namespace=key.namespace,
+            name=key.name,
+            uid=old.uid if old else fresh_uid,
+            generation=old.generation + 1 if old else 1,
+            revision=self._revision,
+            created_revision=old.created_revision if old else self._revision,
+            created_at=old.created_at if old else request.at,
+            updated_at=request.at,
+            created_by=old.created_by if old else request.actor,
+            updated_by=request.actor,
+            fingerprint=print_,
+        )
+        self._made[key] = record
+        self._line(Op.PUT, record, changed_fields(content_of(old) if old else None, content), old)
+        self.results.append(Result(key=key, effect=Effect.UPDATED if old else Effect.CREATED, record=record))
+
+    def _delete(self, operation: Delete, old: Record | None) -> None:
+        self._made[operation.key] = None
+        if old is None:
+            if not operation.missing_ok:
+                raise NotFound(f"there is no {operation.key.kind} {operation.key.name!r} in {operation.key.namespace}")
+            self.results.append(Result(key=operation.key, effect=Effect.UNCHANGED))
+            return
+        self._line(Op.DELETE, old, (), old)
+        self.results.append(Result(key=operation.key, effect=Effect.DELETED, record=old))
+
+    def _line(self, op: Op, record: Record, changed: tuple[str, ...], old: Record | None) -> None:
+        request = self._request
+        deleted = op is Op.DELETE
+        self.changes.append(
+            Change(
+                revision=self._revision,
+                seq=len(self.changes),
+                op=op,
+                kind=record.kind,
+                namespace=record.namespace,
+                name=record.name,
+                uid=record.uid,
+                generation=record.generation + 1 if deleted else record.generation,
+                body=encode_record(record),
+                commitment=record.fingerprint,
+                prev_commitment=old.fingerprint if old else None,
+                changed_fields=changed,
+                actor=request.actor,
+                txn_id=request.txn_id,
+                message=request.message,
+                at=request.at,
+            )
+        )
+
+    def _emit(self, operation: Emit) -> None:
+        request, key = self._request, operation.key
+        self.changes.append(
+            Change(
+                revision=self._revision,
+                seq=len(self.changes),
+                op=Op.EVENT,
+                kind=key.kind,
+                namespace=key.namespace,
+                name=key.name,
+                uid=operation.event_uid,
+                generation=0,
+                body=operation.body,
+                commitment=operation.commitment,
+                actor=request.actor,
+                txn_id=request.txn_id,
+                message=request.message,
+                at=request.at,
+            )
+        )
+        self.results.append(Result(key=key, effect=Effect.EMITTED))
+
+
+def _check_revision(operation: Put | Merge | Delete, old: Record | None) -> None:
+    wanted = operation.if_revision
+    actual = old.revision if old else 0
+    if wanted is not None and wanted != actual:
+        found = f"is at revision {actual}" if old else "does not exist"
+        raise PreconditionFailed(
+            f"{operation.key} {found}, not at revision {wanted}",
+            hint="read it again, then repeat the change",
+            revision=actual,
+        )
+
+
+def _merged(operation: Merge, old: Record | None) -> Content:
+    """The old content with the given fields merged in (RFC 7386), or new content of the default classification."""
+    base: dict[str, Any] = {"classification": operation.default_classification}
+    if old is not None:
+        base = {field: getattr(old, field) for field in CONTENT_FIELDS}
+    for field, value in operation.fields.items():
+        if value is None:
+            base.pop(field, None)
+        else:
+            base[field] = merge_patch(base.get(field), value)
+    base.setdefault("classification", operation.default_classification)
+    return Content(**base)
+
+
+def merge_patch(target: Any, patch: Any) -> Any:
+    """RFC 7386. A sealed or kept secret in the patch replaces as a whole."""
+    if not isinstance(patch, dict) or "$sealed" in patch or "$secret" in patch:
+        return patch
+    merged = dict(target) if isinstance(target, dict) and "$sealed" not in target else {}
+    for name, value in patch.items():
+        if value is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = merge_patch(merged.get(name), value)
+    return merged
+
+
+def resolve_kept(content: Content, old: Record | None, key: Key) -> Content:
+    """Each `{"$secret": "kept"}` replaced by the sealed value that the record has there. Raises Invalid without one."""
+    spec = _resolve(content.spec, old.spec if old else None, key, "spec")
+    return content if spec is content.spec else msgspec.structs.replace(content, spec=spec)
+
+
+def _resolve(value: Any, old: Any, key: Key, path: str) -> Any:
+    if not isinstance(value, dict):
+        return value
+    if "$secret" in value:
+        if isinstance(old, dict) and "$sealed" in old:
+            return old
+        raise Invalid(f"{path} of {key} says that its secret is kept, but there is none", hint="give the secret")
+    resolved = {
+        name: _resolve(item, old.get(name) if isinstance(old, dict) else None, key, f"{path}.{name}")
+        for name, item in value.items()
+    }
+    return value if all(resolved[name] is item for name, item in value.items()) else resolved
+
+
+def changed_fields(old: Content | None, new: Content) -> tuple[str, ...]:
+    """Which content fields differ; inside `spec` and `labels` one level deep, as `spec.port`. All of them when new."""
+    changed: list[str] = []
+    for field in CONTENT_FIELDS:
+        after = getattr(new, field)
+        before = getattr(old, field) if old else None
+        if field in ("spec", "labels"):
+            before = before or {}
+            names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+            changed.extend(f"{field}.{name}" for name in sorted(names))
+        elif before != after and (old is not None or after):
+            changed.append(field)
+    return tuple(changed)

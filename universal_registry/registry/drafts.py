@@ -1,0 +1,199 @@
+"""Documents as people write them, made into operations. Pure: validates, and seals what is secret."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from universal_registry.kernel.errors import Invalid
+from universal_registry.kernel.ids import DEFAULT_NAMESPACE, Key, check_name, check_namespace
+from universal_registry.registry.catalogue import Catalogue, Kind
+from universal_registry.registry.record import CONTENT_FIELDS, Content, Lifecycle
+from universal_registry.registry.validate import validate_spec
+from universal_registry.registry.words import near, shown
+from universal_registry.security.cipher import Sealer, SecretPath
+
+_IDENTITY = ("kind", "namespace", "name", "meta")
+_KNOWN = (*_IDENTITY, *CONTENT_FIELDS)
+_MOST_LABELS = 64
+_MOST_TEXT = 4096
+_HEALTH = ("passing", "warning", "critical", "unknown")
+_MARKS = ("$sealed", "$secret", "$mac")
+Document = dict[str, Any]
+
+
+class Draft(msgspec.Struct, frozen=True, kw_only=True):
+    """A document that was checked: which record, and the content fields it gives (secrets sealed)."""
+
+    key: Key
+    fields: dict[str, Any]
+    default_classification: str
+    if_revision: int | None
+    warnings: tuple[str, ...]
+
+    def content(self) -> Content:
+        """All of it, for a full replacement."""
+        return Content(**{"classification": self.default_classification, **self.fields})
+
+
+class DraftReader:
+    """Reads documents against a catalogue."""
+
+    def __init__(self, catalogue: Catalogue, sealer: Sealer) -> None:
+        self._catalogue = catalogue
+        self._sealer = sealer
+
+    def key(self, kind: str, namespace: str, name: str) -> Key:
+        """The checked key. Raises Invalid."""
+        return Key(self._catalogue.kind(kind).name, check_namespace(namespace), check_name(name))
+
+    def read(self, document: Any, *, strict: bool, partial: bool = False) -> Draft:
+        """Check one document. `partial`: fields may be null (remove), and the spec is checked only once merged.
+
+        Raises Invalid naming the field. Never changes the document.
+        """
+        if type(document) is not dict:
+            raise Invalid(f"a record is an object, not {shown(document)}", hint='write {"kind", "name", "spec"}')
+        _refuse_unknown(document)
+        kind, classification = self._kind_of(document)
+        namespace = DEFAULT_NAMESPACE if document.get("namespace") is None else document["namespace"]
+        key = Key(kind.name, check_namespace(namespace), check_name(document.get("name")))
+        fields = {
+            field: _checked(field, document[field], partial=partial)
+            for field in CONTENT_FIELDS
+            if field in document and (partial or document[field] is not None)
+        }
+        if classification is not None:
+            fields["classification"] = classification
+        default = kind.classifications[0].name
+        spec = fields.get("spec")
+        warnings: list[str] = []
+        if not partial:
+            warnings = validate_spec(
+                kind, fields.get("classification", default), fields.setdefault("spec", {}), strict=strict
+            )
+        if spec:
+            _refuse_marks(spec, kind.secret_paths, ())
+            fields["spec"] = self._sealer.seal_secrets(spec, kind.secret_paths, str(key))
+        return Draft(
+            key=key,
+            fields=fields,
+            default_classification=default,
+            if_revision=_meta_revision(document.get("meta")),
+            warnings=tuple(warnings),
+        )
+
+    def _kind_of(self, document: Document) -> tuple[Kind, str | None]:
+        word, class_word = document.get("kind"), document.get("classification")
+        for name, value in (("kind", word), ("classification", class_word)):
+            if value is not None and not isinstance(value, str):
+                raise Invalid(f"{name} must be a string, not {shown(value)}", path=name)
+        classification = self._catalogue.classification(class_word) if class_word else None
+        if word is None:
+            if classification is None:
+                raise Invalid("the record has no kind", hint="give kind or classification", path="kind")
+            return self._catalogue.kinds[classification.kind], classification.name
+        kind = self._catalogue.kind(word)
+        if classification is not None and classification.kind != kind.name:
+            raise Invalid(
+                f"{classification.name} is a classification of {classification.kind}, not of {kind.name}",
+                hint=f"one of {', '.join(kind.classes_by_name)}",
+                path="classification",
+            )
+        return kind, classification.name if classification else None
+
+
+def _refuse_unknown(document: Document) -> None:
+    for name in document:
+        if name not in _KNOWN:
+            guesses = near(str(name), _KNOWN)
+            hint = f"did you mean {guesses[0]!r}?" if guesses else "what belongs to the kind stands under spec"
+            raise Invalid(f"a record has no field {shown(name)}", hint=hint, path=str(name))
+
+
+def _checked(field: str, value: Any, *, partial: bool) -> Any:
+    if value is None:
+        return None
+    match field:
+        case "labels" | "annotations":
+            return _string_map(field, value, partial=partial)
+        case "spec":
+            if type(value) is not dict:
+                raise Invalid(f"spec must be an object, not {shown(value)}", path="spec")
+            return value
+        case "health":
+            return _health(value)
+        case "expires_at":
+            return _time(field, value)
+        case "lifecycle":
+            if value not in tuple(Lifecycle):
+                raise Invalid(f"lifecycle {shown(value)} is unknown", hint=f"one of {', '.join(Lifecycle)}", path=field)
+            return value
+        case _:
+            return _text(field, value)
+
+
+def _text(field: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise Invalid(f"{field} must be a string, not {shown(value)}", path=field)
+    if len(value) > _MOST_TEXT:
+        raise Invalid(f"{field} is {len(value)} characters long", hint=f"at most {_MOST_TEXT}", path=field)
+    return value
+
+
+def _string_map(field: str, value: Any, *, partial: bool) -> dict[str, Any]:
+    if type(value) is not dict:
+        raise Invalid(f"{field} must be an object of strings, not {shown(value)}", path=field)
+    if len(value) > _MOST_LABELS:
+        raise Invalid(f"{len(value)} {field}", hint=f"at most {_MOST_LABELS}", path=field)
+    for name, item in value.items():
+        if not (isinstance(item, str) or (item is None and partial)):
+            raise Invalid(f"{field}.{name} must be a string, not {shown(item)}", path=f"{field}.{name}")
+        if field == "labels":
+            check_name(name)
+    return value
+
+
+def _health(value: Any) -> dict[str, Any]:
+    health = {"status": value} if isinstance(value, str) else value
+    if type(health) is not dict or health.get("status") not in _HEALTH:
+        raise Invalid(f"health {shown(value)} has no known status", hint=f"one of {', '.join(_HEALTH)}", path="health")
+    return health
+
+
+def _time(field: str, value: Any) -> str:
+    try:
+        moment = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise Invalid(f"{field} {shown(value)} is no time with zone", hint="as in 2030-01-31T12:00:00Z", path=field)
+    return str(value)
+
+
+def _meta_revision(meta: Any) -> int | None:
+    """`meta` is what an earlier answer said; of it only the revision counts, as If-Match."""
+    if not isinstance(meta, Mapping) or meta.get("revision") is None:
+        return None
+    revision = meta["revision"]
+    if not isinstance(revision, int) or isinstance(revision, bool) or revision < 0:
+        raise Invalid(f"meta.revision {shown(revision)} is not a revision", path="meta.revision")
+    return revision
+
+
+def _refuse_marks(value: Any, secret_paths: tuple[SecretPath, ...], path: SecretPath) -> None:
+    """`$sealed`, `$secret` and `$mac` mean something only where the kind declares a secret."""
+    if isinstance(value, list):
+        for item in value:
+            _refuse_marks(item, secret_paths, path)
+    elif isinstance(value, dict):
+        if path in secret_paths:
+            return
+        for name, item in value.items():
+            if name in _MARKS:
+                where = ".".join(("spec", *path))
+                raise Invalid(f"{where} holds {name!r}, but is not declared as a secret", path=where)
+            _refuse_marks(item, secret_paths, (*path, name))

@@ -1,0 +1,71 @@
+"""What the registry needs of a store. Both engines satisfy these by shape."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from universal_registry.kernel.ids import Key
+from universal_registry.log.change import Change
+from universal_registry.log.cursor import Cursor, Head
+from universal_registry.registry.operation import Committed, Request
+from universal_registry.registry.record import Record
+from universal_registry.registry.selector import Selector
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """Some records in order of (kind, namespace, name), the revision they were read at, and where to go on."""
+
+    records: tuple[Record, ...]
+    revision: int
+    next: str | None = None
+
+
+class RecordWriter(Protocol):
+    """The one writer of a store."""
+
+    async def submit(self, request: Request) -> Committed:
+        """Decide and commit. Returns after the fsync. Raises what `decide` refused with, or StorageUnavailable."""
+        ...
+
+
+class RecordReader(Protocol):
+    """Reads. Each sees one committed state; none waits for the writer."""
+
+    async def get(self, key: Key) -> Record | None: ...
+
+    async def find(self, name: str, namespace: str | None = None) -> Sequence[Record]:
+        """All records of that exact name over all kinds, in the namespace, or in all but `system`."""
+        ...
+
+    async def select(self, selector: Selector, *, limit: int, page: str | None = None) -> Page: ...
+
+    async def counts(self) -> dict[str, int]:
+        """Records per kind (kinds with none left out)."""
+        ...
+
+
+class LogReader(Protocol):
+    """Reads of the change log."""
+
+    async def changes(self, after: int, limit: int, *, upto: int | None = None) -> Sequence[Change]:
+        """Whole revisions after `after`, in order, about `limit` lines; at least one revision when there is one."""
+        ...
+
+    async def history(self, key: Key, limit: int) -> Sequence[Change]:
+        """The newest lines about one record, newest first."""
+        ...
+
+    async def head(self) -> Head: ...
+
+    async def check_cursor(self, cursor: Cursor) -> None:
+        """Raises CursorMismatch (with `data["cursor"]` to resync at) unless the log has that line."""
+        ...
+
+    async def lines_of_kind(self, kind: str, namespace: str) -> Sequence[Change]:
+        """All lines about the records of one kind in one namespace, oldest first: the history of routes and targets."""
+        ...
+
+    async def line(self, revision: int, seq: int) -> Change | None: ...

@@ -1,0 +1,249 @@
+"""One SQLite file: connections, transactions whose COMMIT (the fsync) runs in a thread, migrations, errors."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import apsw
+
+from universal_registry.kernel.errors import (
+    Conflict,
+    Corrupt,
+    NewerStore,
+    ReadOnlyStore,
+    RegistryError,
+    StorageFull,
+    StorageUnavailable,
+    StoreLocked,
+)
+from universal_registry.storage.sqlfiles import load_migrations
+
+Rows = list[tuple[Any, ...]]
+Params = Sequence[Any] | dict[str, Any]
+Result = TypeVar("Result")
+_BUSY_MS = 5000
+_FSYNC_FAILURES = (
+    apsw.SQLITE_IOERR_FSYNC,
+    apsw.SQLITE_IOERR_DIR_FSYNC,
+)
+
+
+class Read(Protocol):
+    """Run one reading statement; all rows."""
+
+    def __call__(self, sql: str, params: Params = ()) -> Rows: ...
+
+
+class Database:
+    """A file with one writer (this process) and any number of readers.
+
+    Writes run SQL on the event loop and COMMIT in a thread; `transaction()` serialises them. Reads see the last
+    committed state through connections of their own and never wait for the writer.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool) -> None:
+        self.path = path
+        self.read_only = read_only
+        self._writer = None if read_only else _connect(path, read_only=False)
+        self._reader: apsw.Connection | None = None
+        self._scanner: apsw.Connection | None = None
+        self._lock: asyncio.Lock | None = None
+        self._commits = ThreadPoolExecutor(1, thread_name_prefix=f"commit{path.suffixes[0]}")
+        self._scans = ThreadPoolExecutor(1, thread_name_prefix=f"scan{path.suffixes[0]}")
+        self._broken: str | None = None
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        store: str,
+        *,
+        read_only: bool = False,
+        prepare: Callable[[apsw.Connection], None] | None = None,
+    ) -> Database:
+        """Open (or make) the file and bring its schema up to date; then `prepare` runs, in a transaction.
+
+        Raises NewerStore, Corrupt, ReadOnlyStore, StorageUnavailable, StorageFull.
+        """
+        with translated(path):
+            database = cls(path, read_only=read_only)
+            try:
+                database._check_version(store)
+                if database._writer is not None:
+                    _migrate(database._writer, store, prepare)
+            except BaseException:
+                database.close()
+                raise
+            return database
+
+    def _check_version(self, store: str) -> None:
+        version = self.read("PRAGMA user_version")[0][0] if self.read_only else _version(self.writer)
+        newest = len(load_migrations(store, "sqlite"))
+        if version > newest:
+            raise NewerStore(
+                f"{self.path} has schema {version}; this program knows up to {newest}",
+                hint="start the newer universal-registry that wrote it",
+            )
+        if self.read_only and version < newest:
+            raise Conflict(f"{self.path} has schema {version}, not yet {newest}", hint="run: ureg init")
+
+    @property
+    def writer(self) -> apsw.Connection:
+        """The connection for writes. Raises ReadOnlyStore on a store opened for reading."""
+        if self._writer is None:
+            raise ReadOnlyStore(f"{self.path} is open for reading only")
+        return self._writer
+
+    def execute(self, sql: str, params: Params = ()) -> Rows:
+        """Run one statement inside the current transaction."""
+        with translated(self.path):
+            return self.writer.execute(sql, params).fetchall()
+
+    def executemany(self, sql: str, params: Sequence[Params]) -> None:
+        """Run one statement for each of `params` inside the current transaction."""
+        if params:
+            with translated(self.path):
+                self.writer.executemany(sql, params)
+
+    def read(self, sql: str, params: Params = ()) -> Rows:
+        """Read the committed state, on the loop: for statements that an index answers."""
+        with translated(self.path):
+            if self._reader is None:
+                self._reader = _connect(self.path, read_only=True)
+            return self._reader.execute(sql, params).fetchall()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Every `read` in the block sees one committed state. The block must not await."""
+        self.read("BEGIN")
+        try:
+            yield
+        finally:
+            self.read("COMMIT")
+
+    async def scan(self, work: Callable[[Read], Result]) -> Result:
+        """Run `work(read)` in a thread over one committed state: for statements that may walk a table."""
+        return await asyncio.get_running_loop().run_in_executor(self._scans, self._scan, work)
+
+    def _scan(self, work: Callable[[Read], Result]) -> Result:
+        with translated(self.path):
+            if self._scanner is None:
+                self._scanner = _connect(self.path, read_only=True)
+            connection = self._scanner
+            connection.execute("BEGIN")
+            try:
+                return work(lambda sql, params=(): connection.execute(sql, params).fetchall())
+            finally:
+                connection.execute("COMMIT")
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        """Everything executed inside is committed and fsynced when the block ends, or none of it is.
+
+        Raises StorageFull, StorageUnavailable, StoreLocked. After an fsync that failed nothing is ever acknowledged
+        again by this process: the kernel may have dropped the pages, and the next commit would seem to succeed.
+        """
+        if self._lock is None:
+            self._lock = asyncio.Lock()
+        async with self._lock:
+            if self._broken:
+                raise StorageUnavailable(self._broken, hint="restart the daemon; it checks the store as it starts")
+            with translated(self.path):
+                self.writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._commits, self._commit))
+            except BaseException:
+                self._rollback()
+                raise
+
+    def _commit(self) -> None:
+        try:
+            with translated(self.path):
+                self.writer.execute("COMMIT")
+        except StorageUnavailable as error:
+            if error.data.get("sqlite") in _FSYNC_FAILURES:
+                self._broken = f"{self.path}: an fsync failed; writes are refused"
+            raise
+
+    def _rollback(self) -> None:
+        if not self.writer.get_autocommit():
+            with translated(self.path):
+                self.writer.execute("ROLLBACK")
+
+    @property
+    def broken(self) -> str | None:
+        """Why this process may not write any more, if so."""
+        return self._broken
+
+    def close(self) -> None:
+        """Close all connections; the last one folds the WAL into the file."""
+        self._commits.shutdown()
+        self._scans.shutdown()
+        for connection in (self._scanner, self._reader, self._writer):
+            if connection is not None:
+                connection.close()
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """SQLite's errors as ours."""
+    try:
+        yield
+    except apsw.Error as error:
+        raise translate(error, path) from error
+
+
+def translate(error: apsw.Error, path: Path) -> RegistryError:
+    """The error of our tree that an SQLite error stands for. `data["sqlite"]` is its extended result code."""
+    code = getattr(error, "extendedresult", 0)
+    text = str(error)
+    match error:
+        case apsw.FullError():
+            return StorageFull(f"no space left for {path}", hint="free some space; writes then work again", sqlite=code)
+        case apsw.ReadOnlyError() | apsw.CantOpenError() | apsw.PermissionsError():
+            return ReadOnlyStore(
+                f"{path} cannot be opened for this: {text}", hint="check the folder's owner and mode", sqlite=code
+            )
+        case apsw.BusyError() | apsw.LockedError():
+            return StoreLocked(f"{path} is locked by another process", hint="ureg status names it", sqlite=code)
+        case apsw.CorruptError() | apsw.NotADBError():
+            return Corrupt(f"{path} is damaged or not a database: {text}", hint="restore it from a backup", sqlite=code)
+        case apsw.ConstraintError():
+            return Conflict(text, sqlite=code)
+        case apsw.IOError():
+            return StorageUnavailable(f"{path} cannot be read or written: {text}", sqlite=code)
+        case _:
+            return StorageUnavailable(f"{path}: {text}", sqlite=code)
+
+
+def _connect(path: Path, *, read_only: bool) -> apsw.Connection:
+    flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+    connection = apsw.Connection(str(path), flags=flags, statementcachesize=256)
+    connection.set_busy_timeout(_BUSY_MS)
+    if not read_only:
+        connection.execute("PRAGMA journal_mode=WAL").fetchall()
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")
+    return connection
+
+
+def _version(connection: apsw.Connection) -> int:
+    version: int = connection.pragma("user_version")
+    return version
+
+
+def _migrate(connection: apsw.Connection, store: str, prepare: Callable[[apsw.Connection], None] | None) -> None:
+    for step in load_migrations(store, "sqlite"):
+        if step.number > _version(connection):
+            with connection:
+                connection.execute(step.sql)
+                connection.execute(f"PRAGMA user_version={step.number}")
+    if prepare is not None:
+        with connection:
+            prepare(connection)

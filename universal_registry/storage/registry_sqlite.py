@@ -1,0 +1,273 @@
+"""The registry store on SQLite: one table per kind and the change log, in `.universal_registry.db`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import apsw
+
+from universal_registry.kernel.errors import CursorMismatch, StorageUnavailable
+from universal_registry.kernel.ids import SYSTEM_NAMESPACE, Key
+from universal_registry.kernel.world import World
+from universal_registry.log.chain import GENESIS
+from universal_registry.log.change import Change
+from universal_registry.log.cursor import Cursor, Head
+from universal_registry.registry.catalogue import Catalogue
+from universal_registry.registry.ports import Page
+from universal_registry.registry.record import Record
+from universal_registry.registry.selector import Selector
+from universal_registry.registry.words import ENVELOPE
+from universal_registry.storage.database import Database, Read, Rows
+from universal_registry.storage.ddl import kind_ddl, promoted_fields, quoted, records_view
+from universal_registry.storage.paging import decode_page, encode_page
+from universal_registry.storage.rows import change_of, record_of, row_of, row_of_change
+from universal_registry.storage.select_sql import where_sql
+from universal_registry.storage.sqlfiles import load_queries
+
+_COLUMNS = ", ".join(quoted(column) for column in ENVELOPE)
+_SEQ_BITS = 20
+_INCARNATION_DIGITS = 12
+
+
+class SqliteRegistry:
+    """RecordReader, LogReader and BatchStore over one SQLite file."""
+
+    def __init__(self, database: Database, catalogue: Catalogue) -> None:
+        self._database = database
+        self._catalogue = catalogue
+        self._sql = load_queries("sqlite/registry.sql")
+        self._tables = {kind.name: quoted(kind.plural) for kind in catalogue.kinds.values()}
+        self._meta: dict[str, str] = dict(database.read(self._sql["meta"]))
+        if "incarnation" not in self._meta:
+            raise StorageUnavailable(f"{database.path} was never initialised", hint="run: ureg init")
+
+    @classmethod
+    def open(cls, path: Path, catalogue: Catalogue, world: World, *, read_only: bool = False) -> SqliteRegistry:
+        """Open the file; make it, or bring its schema up to date, unless `read_only`. Errors as `Database.open`."""
+
+        def prepare(connection: apsw.Connection) -> None:
+            _make_kinds(connection, catalogue)
+            connection.execute(
+                "INSERT OR IGNORE INTO meta (key, value) VALUES ('incarnation', ?), ('created_at', ?)",
+                (world.new_id()[-_INCARNATION_DIGITS:], world.now().isoformat()),
+            )
+
+        return cls(Database.open(path, "registry", read_only=read_only, prepare=prepare), catalogue)
+
+    @property
+    def database(self) -> Database:
+        """The file, for health checks and closing."""
+        return self._database
+
+    # --- facts about the store -----------------------------------------------------------------------------------
+
+    def meta(self, key: str) -> str | None:
+        """One fact about the store (`incarnation`, `key_fingerprint`, `fingerprint_key` ...)."""
+        return self._meta.get(key)
+
+    async def set_meta(self, facts: Mapping[str, str]) -> None:
+        """Record facts about the store, durably."""
+        async with self._database.transaction():
+            self._database.executemany(self._sql["set_meta"], list(facts.items()))
+        self._meta.update(facts)
+
+    # --- RecordReader --------------------------------------------------------------------------------------------
+
+    async def get(self, key: Key) -> Record | None:
+        """The record, if there is one."""
+        rows = self._database.read(self._select(key.kind), (key.namespace, key.name))
+        return record_of(key.kind, rows[0]) if rows else None
+
+    async def find(self, name: str, namespace: str | None = None) -> Sequence[Record]:
+        """All records of that exact name, in order of kind and namespace."""
+        found: list[Record] = []
+        with self._database.snapshot():
+            for kind, table in sorted(self._tables.items()):
+                sql, params = _find_sql(table, name, namespace)
+                found.extend(record_of(kind, row) for row in self._database.read(sql, params))
+        return found
+
+    async def select(self, selector: Selector, *, limit: int, page: str | None = None) -> Page:
+        """Selected records in order of (kind, namespace, name); reads a table at most once, off the loop."""
+        after = decode_page(page) if page else None
+        kinds = sorted(selector.kinds or self._tables)
+
+        def work(read: Read) -> Page:
+            found: list[Record] = []
+            for kind in kinds:
+                if after is not None and kind < after.kind:
+                    continue
+                sql, params = self._list_sql(kind, selector, after, limit + 1 - len(found))
+                found.extend(record_of(kind, row) for row in read(sql, params))
+                if len(found) > limit:
+                    break
+            head = read(self._sql["head"])
+            return Page(
+                records=tuple(found[:limit]),
+                revision=head[0][0] if head else 0,
+                next=encode_page(found[limit - 1].key) if len(found) > limit else None,
+            )
+
+        return await self._database.scan(work)
+
+    def _list_sql(self, kind: str, selector: Selector, after: Key | None, limit: int) -> tuple[str, list[object]]:
+        promoted = frozenset(field.name for field in promoted_fields(self._catalogue.kinds[kind]))
+        condition, params = where_sql(selector, promoted)
+        if after is not None and after.kind == kind:
+            condition += " AND (namespace, name) > (?, ?)"
+            params += [after.namespace, after.name]
+        sql = f"SELECT {_COLUMNS} FROM {self._tables[kind]} WHERE {condition} ORDER BY namespace, name LIMIT ?"
+        return sql, [*params, limit]
+
+    async def counts(self) -> dict[str, int]:
+        """Records per kind, kinds with none left out."""
+
+        def work(read: Read) -> dict[str, int]:
+            counted = {kind: read(f"SELECT COUNT(*) FROM {table}")[0][0] for kind, table in self._tables.items()}
+            return {kind: count for kind, count in counted.items() if count}
+
+        return await self._database.scan(work)
+
+    # --- LogReader -----------------------------------------------------------------------------------------------
+
+    async def changes(self, after: int, limit: int, *, upto: int | None = None) -> Sequence[Change]:
+        """Whole revisions after `after`, about `limit` lines, at least one revision when there is one."""
+        end = _position((upto if upto is not None else 1 << 42) + 1, 0)
+        with self._database.snapshot():
+            lines = self._lines(_position(after + 1, 0) - 1, end, limit + 1)
+            if len(lines) <= limit:
+                return lines
+            cut = lines[-1].revision
+            whole = [line for line in lines if line.revision < cut]
+            return whole or self._lines(_position(cut, 0) - 1, _position(cut + 1, 0), -1)
+
+    def _lines(self, after: int, before: int, limit: int) -> list[Change]:
+        return [change_of(row) for row in self._database.read(self._sql["lines"], (after, before, limit))]
+
+    async def line(self, revision: int, seq: int) -> Change | None:
+        """One line, if the log has it."""
+        rows = self._database.read(self._sql["line"], (_position(revision, seq),))
+        return change_of(rows[0]) if rows else None
+
+    async def history(self, key: Key, limit: int) -> Sequence[Change]:
+        """The newest lines about one record, newest first."""
+        return [change_of(row) for row in self._database.read(self._sql["history"], (*key, limit))]
+
+    async def lines_of_kind(self, kind: str, namespace: str) -> Sequence[Change]:
+        """All lines about the records of one kind in one namespace, oldest first."""
+        return [change_of(row) for row in self._database.read(self._sql["lines_of_kind"], (kind, namespace))]
+
+    async def head(self) -> Head:
+        """The end of the log."""
+        return self._head(self._database.read(self._sql["head"]))
+
+    def _head(self, rows: Rows) -> Head:
+        incarnation = self._meta["incarnation"]
+        if not rows:
+            return Head(incarnation, 0, GENESIS)
+        revision, chained = rows[0]
+        return Head(incarnation, revision, bytes(chained))
+
+    async def check_cursor(self, cursor: Cursor) -> None:
+        """Raises CursorMismatch unless the cursor is of this store and this history."""
+        head = await self.head()
+        if cursor.incarnation == head.incarnation and cursor.revision <= head.revision:
+            rows = self._database.read(self._sql["hash_at"], {"revision": cursor.revision})
+            chained = bytes(rows[0][0]) if rows else GENESIS
+            if chained[:4].hex() == cursor.hash8:
+                return
+        raise CursorMismatch(
+            f"cursor {cursor} is of another history of this registry",
+            hint="it was restored or replaced: read everything again, then go on from the cursor given here",
+            cursor=str(head.cursor),
+        )
+
+    # --- BatchStore ----------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def batch(self) -> AsyncIterator[_SqliteBatch]:
+        """A transaction with the write guard open."""
+        async with self._database.transaction():
+            batch = _SqliteBatch(
+                self._database, self._sql, self._tables, self._head(self._database.execute(self._sql["head"]))
+            )
+            yield batch
+            batch.finish()
+
+    def _select(self, kind: str) -> str:
+        return f"SELECT {_COLUMNS} FROM {self._tables[kind]} WHERE namespace = ? AND name = ?"
+
+
+class _SqliteBatch:
+    """An open transaction."""
+
+    def __init__(self, database: Database, sql: Mapping[str, str], tables: Mapping[str, str], head: Head) -> None:
+        self._database = database
+        self._sql = sql
+        self._tables = tables
+        self._guard_is_open = False
+        self.head = head
+
+    async def heads(self, keys: Iterable[Key]) -> dict[Key, Record | None]:
+        found: dict[Key, Record | None] = {}
+        for key in keys:
+            sql = f"SELECT {_COLUMNS} FROM {self._tables[key.kind]} WHERE namespace = ? AND name = ?"
+            rows = self._database.execute(sql, (key.namespace, key.name))
+            found[key] = record_of(key.kind, rows[0]) if rows else None
+        return found
+
+    async def write(self, changes: Sequence[Change], records: Mapping[Key, Record | None]) -> None:
+        self._database.execute(self._sql["open_guard"])
+        self._guard_is_open = True
+        lines = [row_of_change(change, _position(change.revision, change.seq)) for change in changes]
+        self._database.executemany(self._sql["append"], lines)
+        for key, record in records.items():
+            table = self._tables[key.kind]
+            if record is None:
+                self._database.execute(f"DELETE FROM {table} WHERE namespace = ? AND name = ?", key[1:])
+            else:
+                self._database.execute(_upsert_sql(table), row_of(record))
+
+    def finish(self) -> None:
+        if self._guard_is_open:
+            self._database.execute(self._sql["close_guard"])
+
+
+def _position(revision: int, seq: int) -> int:
+    return (revision << _SEQ_BITS) + seq
+
+
+def _upsert_sql(table: str) -> str:
+    values = ", ".join("?" * len(ENVELOPE))
+    updates = ", ".join(
+        f"{quoted(name)} = excluded.{quoted(name)}" for name in ENVELOPE if name not in ("namespace", "name")
+    )
+    return f"INSERT INTO {table} ({_COLUMNS}) VALUES ({values}) ON CONFLICT (namespace, name) DO UPDATE SET {updates}"
+
+
+def _find_sql(table: str, name: str, namespace: str | None) -> tuple[str, tuple[str, ...]]:
+    """By the key: the namespaces of a table are few, and each is found by one step in its index."""
+    if namespace is not None:
+        return f"SELECT {_COLUMNS} FROM {table} WHERE namespace = ? AND name = ?", (namespace, name)
+    sql = (
+        f"WITH RECURSIVE known (each) AS (SELECT MIN(namespace) FROM {table} UNION ALL "
+        f"SELECT (SELECT MIN(namespace) FROM {table} WHERE namespace > each) FROM known WHERE each IS NOT NULL) "
+        f"SELECT {_COLUMNS} FROM known JOIN {table} ON namespace = each WHERE name = ? AND each <> ? ORDER BY namespace"
+    )
+    return sql, (name, SYSTEM_NAMESPACE)
+
+
+def _make_kinds(connection: apsw.Connection, catalogue: Catalogue) -> None:
+    """Make the tables of kinds that have none yet, and add the columns of fields that a newer catalogue declares."""
+    present = {str(row[0]) for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    made = False
+    for kind in catalogue.kinds.values():
+        if kind.plural not in present:
+            made = True
+            for statement in kind_ddl(kind):
+                connection.execute(statement)
+    if made:
+        connection.execute("DROP VIEW IF EXISTS records")
+        connection.execute(records_view(catalogue))
