@@ -1,0 +1,224 @@
+"""Sealing at rest: bytes to `<kid>:<Fernet token>`, bound to the place that they belong to.
+
+Fernet has no associated data: a token moved to another row would open there. So the context (which store, row, field)
+is written into the plaintext, length first, and compared when it is opened.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from universal_registry.kernel.errors import Corrupt, Invalid
+from universal_registry.kernel.jsonvalue import canonical
+from universal_registry.kernel.world import World
+from universal_registry.security.keyring import Keyring
+
+if TYPE_CHECKING:
+    from cryptography.fernet import Fernet
+
+SecretPath = tuple[str, ...]
+KEPT = {"$secret": "kept"}
+"""What readers see instead of a secret; a writer who sends it means: unchanged."""
+
+FINGERPRINT_KEY_BYTES = 32
+_FINGERPRINT_CONTEXT = "store\nfingerprint-key"
+_SEALED_KEYS = {"$sealed", "$mac"}
+
+
+class Box:
+    """Seals with the primary key of a keyring and opens with any of its keys."""
+
+    def __init__(self, keyring: Keyring) -> None:
+        self.keyring = keyring
+        self._ciphers: dict[str, Fernet] = {}
+
+    def seal(self, plaintext: bytes, context: str) -> str:
+        """`<kid>:<token>`. It opens only under the same context."""
+        kid = self.keyring.primary
+        return f"{kid}:{self._cipher(kid).encrypt(_bound(context) + plaintext).decode()}"
+
+    def open(self, sealed: str, context: str) -> bytes:
+        """The plaintext. Raises Corrupt for an unknown key, a changed token or another context."""
+        from cryptography.fernet import InvalidToken
+
+        kid, _, token = sealed.partition(":")
+        cipher = self._cipher(kid)
+        changed = Corrupt("a sealed value was changed or cut: it does not open", kid=kid)
+        if not _is_canonical(token):
+            raise changed
+        try:
+            plain = cipher.decrypt(token)
+        except InvalidToken:
+            raise changed from None
+        bound = _bound(context)
+        if not hmac.compare_digest(plain[: len(bound)], bound):
+            raise Corrupt("a sealed value was moved: it belongs to another place", kid=kid)
+        return plain[len(bound) :]
+
+    def _cipher(self, kid: str) -> Fernet:
+        cipher = self._ciphers.get(kid)
+        if cipher is None:
+            from cryptography.fernet import Fernet  # lazily: 30 ms that most command lines never need
+
+            cipher = self._ciphers[kid] = Fernet(self.keyring.key(kid))
+        return cipher
+
+
+class Sealer(Box):
+    """A Box that also knows the store's fingerprint key, and so can seal the secrets of records.
+
+    The fingerprint key (32 bytes) outlives rotation of the sealing keys, so that equal secrets keep equal fingerprints.
+    """
+
+    def __init__(self, keyring: Keyring, fingerprint_key: bytes) -> None:
+        if len(fingerprint_key) != FINGERPRINT_KEY_BYTES:
+            raise Invalid(f"the fingerprint key is {len(fingerprint_key)} bytes long", hint="it must be 32")
+        super().__init__(keyring)
+        self._fingerprint_key = fingerprint_key
+
+    def mac(self, value: bytes) -> str:
+        """64 hex digits that stand for a secret in fingerprints: comparable, and not to be guessed without the key."""
+        return hmac.digest(self._fingerprint_key, value, "sha256").hex()
+
+    def seal_secrets(self, spec: dict[str, Any], paths: Iterable[SecretPath], record_key: str) -> dict[str, Any]:
+        """The spec with each secret as `{"$sealed", "$mac"}`.
+
+        `record_key` names the record for good (it is part of the context). `{"$secret": "kept"}` stays as it is; what
+        comes sealed must open here and now, else Invalid. The input is left alone.
+        """
+
+        def seal(value: Any, path: SecretPath) -> Any:
+            if value is None or value == KEPT:
+                return value
+            context = secret_context(record_key, path)
+            if _is_marked(value):
+                return self._checked(value, context, path)
+            data = canonical(value)
+            return {"$sealed": self.seal(data, context), "$mac": self.mac(data)}
+
+        return _replace_all(spec, paths, seal)
+
+    def reveal_secrets(self, spec: dict[str, Any], paths: Iterable[SecretPath], record_key: str) -> dict[str, Any]:
+        """The spec in clear. Raises Corrupt for a seal that does not open. The input is left alone."""
+
+        def reveal(value: Any, path: SecretPath) -> Any:
+            if not is_sealed(value):
+                return value
+            return orjson.loads(self.open(value["$sealed"], secret_context(record_key, path)))
+
+        return _replace_all(spec, paths, reveal)
+
+    def _checked(self, value: dict[str, Any], context: str, path: SecretPath) -> dict[str, Any]:
+        where = ".".join(path)
+        if not is_sealed(value):
+            raise Invalid(
+                f"{where} is neither a secret nor a sealed one",
+                hint='send the secret itself, or {"$secret": "kept"}',
+                path=where,
+            )
+        try:
+            data = self.open(value["$sealed"], context)
+        except Corrupt as error:
+            raise Invalid(
+                f"{where} does not open here: {error.message}",
+                hint="a sealed value belongs to one record of one store; send the secret itself",
+                path=where,
+            ) from None
+        if not hmac.compare_digest(self.mac(data), value["$mac"]):
+            raise Invalid(f"the $mac of {where} is not that of its secret", hint="send the secret itself", path=where)
+        return dict(value)
+
+
+def redact_secrets(spec: dict[str, Any], paths: Iterable[SecretPath]) -> dict[str, Any]:
+    """The spec as readers see it: `{"$secret": "kept"}` where a secret is, sealed or not. The input is left alone."""
+    return _replace_all(spec, paths, lambda value, _: value if value is None else dict(KEPT))
+
+
+def commitment_view(spec: dict[str, Any], paths: Iterable[SecretPath]) -> dict[str, Any]:
+    """The spec as fingerprints take it: each sealed secret is its `$mac`. Raises Invalid for one that is not sealed."""
+
+    def commit(value: Any, path: SecretPath) -> Any:
+        if value is None:
+            return None
+        if not is_sealed(value):  # a bare hash of a short secret could be guessed
+            raise Invalid(
+                f"{'.'.join(path)} is not sealed", hint="seal the record's secrets first", path=".".join(path)
+            )
+        return value["$mac"]
+
+    return _replace_all(spec, paths, commit)
+
+
+def is_sealed(value: Any) -> bool:
+    """True for `{"$sealed": text, "$mac": text}` and nothing else."""
+    return (
+        isinstance(value, dict)
+        and value.keys() == _SEALED_KEYS
+        and isinstance(value["$sealed"], str)
+        and isinstance(value["$mac"], str)
+        and value["$mac"].isascii()
+    )
+
+
+def secret_context(record_key: str, path: SecretPath) -> str:
+    """Where a secret belongs. No name holds a line break, so that no two places share a context."""
+    return f"{record_key}\n{'.'.join(path)}"
+
+
+def new_fingerprint_key(world: World) -> bytes:
+    """32 bytes, made once per store."""
+    return world.secret_bytes(FINGERPRINT_KEY_BYTES)
+
+
+def seal_fingerprint_key(keyring: Keyring, key: bytes) -> str:
+    """The fingerprint key as the store keeps it. Rotation seals it anew."""
+    return Box(keyring).seal(key, _FINGERPRINT_CONTEXT)
+
+
+def open_fingerprint_key(keyring: Keyring, sealed: str) -> bytes:
+    """The fingerprint key from what the store keeps. Raises Corrupt."""
+    return Box(keyring).open(sealed, _FINGERPRINT_CONTEXT)
+
+
+def _bound(context: str) -> bytes:
+    data = context.encode()
+    return len(data).to_bytes(4, "big") + data
+
+
+def _is_canonical(token: str) -> bool:
+    """Fernet reads base64 kindly: stray characters and last bits pass. A seal has one form only."""
+    try:
+        raw = token.encode("ascii")
+        return base64.urlsafe_b64encode(base64.urlsafe_b64decode(raw)) == raw
+    except (UnicodeEncodeError, binascii.Error):
+        return False
+
+
+def _is_marked(value: Any) -> bool:
+    return isinstance(value, dict) and ("$sealed" in value or "$secret" in value or "$mac" in value)
+
+
+def _replace_all(
+    spec: dict[str, Any], paths: Iterable[SecretPath], change: Callable[[Any, SecretPath], Any]
+) -> dict[str, Any]:
+    result: dict[str, Any] = spec
+    for path in paths:
+        result = _replace(result, path, path, change)
+    return dict(spec) if result is spec else result
+
+
+def _replace(node: Any, rest: SecretPath, path: SecretPath, change: Callable[[Any, SecretPath], Any]) -> Any:
+    """A copy of the node with the value at the path changed; lists on the way are walked, other branches are shared."""
+    if not rest:
+        return change(node, path)
+    if isinstance(node, list):
+        return [_replace(item, rest, path, change) for item in node]
+    if isinstance(node, dict) and rest[0] in node:
+        return {**node, rest[0]: _replace(node[rest[0]], rest[1:], path, change)}
+    return node
