@@ -58,8 +58,10 @@ def records(draw: st.DrawFn) -> tuple[Kind, dict[str, Any]]:
     kind = draw(st.sampled_from(KINDS))
     each = draw(st.sampled_from(kind.classifications))
     # A handful of fields at a time: a whole kind would make each example large and say no more.
-    fields = draw(st.lists(st.sampled_from((*kind.fields, *each.fields)), max_size=4, unique=True))
-    spec = draw(objects(tuple(fields)))
+    everything = (*kind.fields, *each.fields)
+    some = draw(st.lists(st.sampled_from(everything), max_size=4, unique=True))
+    needed = [field for field in everything if field.required and field not in some]
+    spec = draw(objects((*some, *needed)))
     return kind, {"kind": kind.name, "name": "a", "classification": each.name, "spec": spec}
 
 
