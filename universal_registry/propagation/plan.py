@@ -1,0 +1,128 @@
+"""Planning: which targets a line of the log concerns. Pure and deterministic, so that planning twice is harmless."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import sha256
+
+import msgspec
+
+from universal_registry.log.change import Change, Op
+from universal_registry.propagation.route import KIND as ROUTE_KIND
+from universal_registry.propagation.route import Route, RouteTable
+from universal_registry.propagation.target import Target
+from universal_registry.registry.record import Record, decode_record
+
+
+class Planned(msgspec.Struct, frozen=True, kw_only=True):
+    """A line that is to be delivered to a target ("namespace/name"). `route_uid` is empty for a one-shot event."""
+
+    target: str
+    route_uid: str
+    session_id: str
+    delivery_id: str
+
+
+class Event(msgspec.Struct, frozen=True):
+    """What planning needs of an event line: its session, and the addresses of the targets that it is for."""
+
+    session: str
+    audience: tuple[str, ...]
+
+
+_event_decoder = msgspec.json.Decoder(Event)
+
+
+def event_of(change: Change) -> Event:
+    """Session and audience of an event line; the sealed payload is not opened."""
+    return _event_decoder.decode(change.body or b'{"session":"","audience":[]}')
+
+
+def plan(
+    change: Change, record: Record | None, table: RouteTable, targets: Mapping[str, Target], incarnation: str
+) -> list[Planned]:
+    """The deliveries of a line: at most one for each target, by the first route in order of precedence.
+
+    `record`: the body, decoded, where that is at hand (of a deletion: as it last was). `table`: the routes as of the
+    line's own revision. `targets`: by address; one that is not there is left out.
+    """
+    if change.op is Op.EVENT:
+        return _plan_event(change, targets, incarnation)
+    routes = table.candidates(change.kind, change.name)
+    if not routes:
+        return []
+    if record is None:
+        if change.body is None:
+            return []
+        record = decode_record(change.body)
+    chosen: dict[str, Route] = {}
+    for route in routes:
+        if route.selector.matches(record):
+            for address in route.targets:
+                chosen.setdefault(address, route)
+    return [
+        _planned(change, route, targets[address], incarnation)
+        for address, route in chosen.items()
+        if address in targets
+    ]
+
+
+def _plan_event(change: Change, targets: Mapping[str, Target], incarnation: str) -> list[Planned]:
+    event = event_of(change)
+    return [
+        Planned(
+            target=address,
+            route_uid="",
+            session_id=event.session,
+            delivery_id=delivery_id(incarnation, change.revision, change.seq, "", 0, targets[address].uid),
+        )
+        for address in dict.fromkeys(event.audience)
+        if address in targets
+    ]
+
+
+def _planned(change: Change, route: Route, target: Target, incarnation: str) -> Planned:
+    return Planned(
+        target=target.address,
+        route_uid=route.uid,
+        session_id=route.uid,
+        delivery_id=delivery_id(incarnation, change.revision, change.seq, route.uid, route.revision, target.uid),
+    )
+
+
+def delivery_id(incarnation: str, revision: int, seq: int, route_uid: str, route_revision: int, target_uid: str) -> str:
+    """The same for the same line, route version and target, on every attempt and after every restart."""
+    text = f"{incarnation}\0{revision}\0{seq}\0{route_uid}\0{route_revision}\0{target_uid}"
+    return f"dlv_{sha256(text.encode()).hexdigest()[:32]}"
+
+
+def starts_backfill(change: Change, table: RouteTable, before: RouteTable | None = None) -> tuple[str, ...]:
+    """The targets whose lanes stop at this line to send a route's current state: the line is that route's own put.
+
+    `table`: as of the line's revision. With `before` (as of the revision before it), targets to which the route already
+    sent the very same are left out, so that a new title sends nothing again.
+    """
+    if change.kind != ROUTE_KIND or change.op is not Op.PUT:
+        return ()
+    route = table.by_uid.get(change.uid)
+    if route is None or route.revision != change.revision:
+        return ()
+    old = before.by_uid.get(change.uid) if before is not None else None
+    if old is None or not route.same_delivery(old):
+        return route.targets
+    return tuple(address for address in route.targets if address not in old.targets)
+
+
+def plan_backfill(
+    change: Change, record: Record | None, route: Route, target: Target, incarnation: str
+) -> Planned | None:
+    """The delivery of an older line as part of a route's backfill; None when it is not part of it.
+
+    `record`: the record as it is now (None: deleted). Only its newest line goes, and only what was there before the
+    route: lines of the route's own revision and later are planned as they come.
+    """
+    if change.op is not Op.PUT or record is None or record.revision != change.revision or record.uid != change.uid:
+        return None
+    if change.revision >= route.revision or not route.selector.matches(record):
+        return None
+    return _planned(change, route, target, incarnation)

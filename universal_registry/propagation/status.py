@@ -1,0 +1,51 @@
+"""The state of everything in one answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from universal_registry.kernel.ids import SYSTEM_NAMESPACE
+from universal_registry.propagation.inventory import EngineView, Inventory
+from universal_registry.propagation.ports import LaneStore
+from universal_registry.propagation.views import target_view
+from universal_registry.registry.service import RegistryService
+
+
+async def status_of(
+    service: RegistryService, store: LaneStore, engine: EngineView, inventory: Inventory, store_name: str
+) -> dict[str, Any]:
+    """`store`, `revision`, `cursor`, `records`, `kinds` (kind -> records), `targets`, `routes` (how many), `health`
+    (the two gauges of the metrics file), `waiting`, `dead`, `counters`, `warnings`."""
+    head, counts, depth = await service.log.head(), await service.records.counts(), await store.depth()
+    lag = engine.lag()
+    return {
+        "store": store_name,
+        "revision": head.revision,
+        "cursor": str(head.cursor),
+        "records": sum(counts.values()),
+        "kinds": counts,
+        "targets": [target_view(inventory, address) for address in sorted(inventory.targets)],
+        "routes": len(inventory.table.routes),
+        "health": {"queue_depth": depth.queue_depth + lag, "webhooks_pending": depth.webhooks_pending + lag},
+        "waiting": depth.waiting,
+        "dead": depth.dead,
+        "counters": msgspec.to_builtins(depth.counters),
+        "warnings": warnings_of(inventory),
+    }
+
+
+def warnings_of(inventory: Inventory) -> list[str]:
+    """What needs somebody: targets that nothing can be sent to, deliveries given up, routes that cannot be followed."""
+    found = []
+    for address in sorted({*inventory.targets, *inventory.table.by_target}):
+        name = address.removeprefix(f"{SYSTEM_NAMESPACE}/")
+        lane = inventory.lane(address)
+        if held := inventory.held(address):
+            waiting = f", {lane.rows} waiting" if lane is not None and lane.rows else ""
+            found.append(f"target {name}: {held}{waiting}")
+        if lane is not None and lane.dead:
+            found.append(f"target {name}: {lane.dead} given up: ureg delivery ls")
+    found += [f"{fault}; nothing follows it" for fault in inventory.faults.values()]
+    return found

@@ -1,0 +1,107 @@
+"""Targets, routes, lanes and deliveries as plain data for people and machines. Times: RFC 3339, UTC, milliseconds."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from universal_registry.propagation.inventory import Inventory
+from universal_registry.propagation.lane import Attempt, Delivery, Lane
+from universal_registry.propagation.route import Route
+
+
+def moment_text(moment: datetime | None) -> str | None:
+    """A moment as text; None stays None."""
+    if moment is None:
+        return None
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def target_view(inventory: Inventory, address: str) -> dict[str, Any]:
+    """A target with the state of its lane. `state`: ready | held | paused; `reason` says why it is not ready."""
+    target, record = inventory.targets[address], inventory.records[address]
+    held = inventory.held(address)
+    delivery = record.spec.get("delivery")
+    return {
+        "target": address,
+        "namespace": target.namespace,
+        "name": target.name,
+        "uid": target.uid,
+        "revision": target.revision,
+        "url": target.url,
+        "transport": target.transport,
+        "network": target.network.value,
+        "format": target.format,
+        "signed": isinstance(delivery, dict) and "secret" in delivery,
+        "state": ("paused" if held == "paused" else "held") if held else "ready",
+        "reason": held,
+        "routes": [route.name for route in inventory.table.by_target.get(address, ())],
+        "lane": lane_view(inventory, lane) if (lane := inventory.lane(address)) else None,
+    }
+
+
+def lane_view(inventory: Inventory, lane: Lane) -> dict[str, Any]:
+    """A lane's durable state. `position` is "revision.seq"."""
+    position = inventory.position(lane)
+    return {
+        "lane": lane.lane_id,
+        "position": f"{position.revision}.{position.seq}",
+        "backfill": lane.backfill is not None,
+        "breaker": lane.breaker.value,
+        "failures": lane.failures,
+        "open_until": moment_text(lane.open_until),
+        "pause_until": moment_text(lane.pause_until),
+        "queued": lane.rows,
+        "dead": lane.dead,
+        "delivered": lane.delivered,
+        "last_success_at": moment_text(lane.last_success_at),
+        "last_failure_at": moment_text(lane.last_failure_at),
+        "last_error": lane.last_error,
+    }
+
+
+def route_view(route: Route) -> dict[str, Any]:
+    """A route in force; `session` is its standing session."""
+    return {
+        "route": route.name,
+        "session": route.uid,
+        "revision": route.revision,
+        "mode": route.mode,
+        "source": route.source,
+        "selector": msgspec.json.decode(msgspec.json.encode(route.selector)),
+        "targets": list(route.targets),
+        "secrets": "include" if route.secrets_included else "redact",
+    }
+
+
+def delivery_view(delivery: Delivery, address: str | None) -> dict[str, Any]:
+    """A delivery row; `address` is its target's."""
+    return {
+        "delivery": delivery.delivery_id,
+        "target": address,
+        "session": delivery.session_id,
+        "op": delivery.op,
+        "key": str(delivery.key),
+        "revision": delivery.revision,
+        "seq": delivery.seq,
+        "state": delivery.state.value,
+        "attempts": delivery.attempts,
+        "next_at": moment_text(delivery.next_at),
+        "reason": delivery.reason,
+        "created_at": moment_text(delivery.created_at),
+        "updated_at": moment_text(delivery.updated_at),
+    }
+
+
+def attempt_view(attempt: Attempt) -> dict[str, Any]:
+    """An attempt that did not succeed; `number` counts from 0."""
+    return {
+        "number": attempt.number,
+        "at": moment_text(attempt.at),
+        "outcome": attempt.outcome,
+        "status": attempt.status,
+        "milliseconds": attempt.milliseconds,
+        "reason": attempt.reason,
+    }

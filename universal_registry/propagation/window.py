@@ -1,0 +1,177 @@
+"""What one lane has in hand: planned lines on their way, and how far its position may move. In memory, no I/O.
+
+A lane plans ahead of what it has delivered. Its stored position may pass a planned line only when that line is
+delivered or stands in a row; `commit_point` is the one place that decides this.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+import msgspec
+
+from universal_registry.kernel.ids import Key
+from universal_registry.log.change import Change
+from universal_registry.propagation.lane import Backfill, Delivery, DeliveryState, Lane, Position
+from universal_registry.propagation.target import Target
+
+WINDOW = 256
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """A stored place of a lane: its cursor, and its backfill if one is under way."""
+
+    position: Position
+    hash8: str
+    backfill: Backfill | None = None
+
+
+class Fresh(msgspec.Struct, frozen=True, eq=False):
+    """A planned line without a row. `order` counts up along the lane; `mark` is the lane's place behind it."""
+
+    order: int
+    delivery: Delivery
+    change: Change
+    mark: Mark
+
+
+class Job(msgspec.Struct, eq=False):
+    """An attempt under way. `fresh` is None when the delivery has a row."""
+
+    lane_id: str
+    delivery: Delivery
+    fresh: Fresh | None
+    probe: bool = False
+
+
+class LaneRun:
+    """One lane at work.
+
+    `rows` counts its live rows, those not yet committed included; `rows_changed`: some may be due that were not before.
+    Rows to be tried are `claiming` until they are stored as SENDING, then `due`; `claimed` holds them as they were.
+    """
+
+    def __init__(self, lane: Lane, target: Target) -> None:
+        self.lane = lane
+        self.target = target
+        self.scanned = Mark(lane.position, lane.hash8, lane.backfill)
+        self.rows = lane.rows
+        self.rows_changed = lane.rows > 0
+        self.row_version = 0
+        self.ready: deque[Fresh] = deque()
+        self.due: deque[Delivery] = deque()
+        self.claiming: list[Delivery] = []
+        self.claimed: dict[str, Delivery] = {}
+        self.flight: dict[str, Job] = {}
+        self._open: dict[int, Fresh] = {}
+        self._order = 0
+        self._passed: tuple[int, Mark] | None = None
+        self._busy: set[Key] = set()
+
+    # --- planning ------------------------------------------------------------------------------------------------
+
+    @property
+    def room(self) -> int:
+        """How many more lines may be planned."""
+        return WINDOW - len(self._open)
+
+    @property
+    def unfinished(self) -> int:
+        """Planned lines that are neither delivered nor in a row."""
+        return len(self._open)
+
+    def add(self, delivery: Delivery, change: Change, mark: Mark) -> Fresh:
+        """Plan a line: it is sent in its turn."""
+        fresh = Fresh(self._order, delivery, change, mark)
+        self._order += 1
+        self._open[fresh.order] = fresh
+        self.ready.append(fresh)
+        return fresh
+
+    # --- sending -------------------------------------------------------------------------------------------------
+
+    def next_job(self, *, probe: bool) -> Job | None:
+        """The next attempt that per-key order allows: rows first, then planned lines."""
+        for index, row in enumerate(self.due):
+            if row.key not in self._busy:
+                del self.due[index]
+                return self._start(Job(self.lane.lane_id, row, None, probe))
+        for index, fresh in enumerate(self.ready):
+            if fresh.delivery.key not in self._busy:
+                del self.ready[index]
+                return self._start(Job(self.lane.lane_id, fresh.delivery, fresh, probe))
+        return None
+
+    def _start(self, job: Job) -> Job:
+        self.flight[job.delivery.delivery_id] = job
+        self._busy.add(job.delivery.key)
+        return job
+
+    def is_busy(self, key: Key) -> bool:
+        """Whether an earlier change of the record is under way or about to be."""
+        return key in self._busy or any(fresh.delivery.key == key for fresh in self._open.values())
+
+    def finish(self, job: Job, row: Delivery | None) -> list[Delivery]:
+        """The attempt ended; `row` is what remains of the delivery (None: delivered).
+
+        Returns the rows to store: it, and planned lines of its key, which must now wait behind it.
+        """
+        self.flight.pop(job.delivery.delivery_id, None)
+        self.claimed.pop(job.delivery.delivery_id, None)
+        self._busy.discard(job.delivery.key)
+        if job.fresh is not None:
+            self._pass(job.fresh)
+        if row is None:
+            return []
+        self.row_version += 1
+        rows = [row]
+        if row.state != DeliveryState.DEAD:
+            behind = [fresh for fresh in self.ready if fresh.delivery.key == row.key]
+            rows += self.park(behind, f"waits behind revision {row.revision}")
+        return rows
+
+    def park(self, planned: Iterable[Fresh], reason: str) -> list[Delivery]:
+        """Planned lines that cannot be sent now, as rows to store."""
+        rows = []
+        for fresh in list(planned):
+            self.ready.remove(fresh)
+            self._pass(fresh)
+            rows.append(msgspec.structs.replace(fresh.delivery, reason=reason))
+        return rows
+
+    # --- committing ----------------------------------------------------------------------------------------------
+
+    def commit_point(self) -> tuple[Mark, list[Delivery]]:
+        """How far the stored position may go now, and the rows that must be stored with it.
+
+        Planned lines below the furthest finished one get rows: those under way as SENDING, so that a dead daemon's
+        successor sends at most these again.
+        """
+        if not self._open:
+            self._passed = None
+            return self.scanned, []
+        if self._passed is None:
+            return self._stored(), []
+        furthest, mark = self._passed
+        rows: list[Delivery] = []
+        for fresh in [each for each in self._open.values() if each.order < furthest]:
+            job = self.flight.get(fresh.delivery.delivery_id)
+            if job is None:
+                rows += self.park([fresh], "waits its turn")
+                continue
+            del self._open[fresh.order]
+            job.fresh = None
+            rows.append(msgspec.structs.replace(fresh.delivery, state=DeliveryState.SENDING))
+        if self._open:
+            return mark, rows
+        self._passed = None
+        return self.scanned, rows
+
+    def _stored(self) -> Mark:
+        return Mark(self.lane.position, self.lane.hash8, self.lane.backfill)
+
+    def _pass(self, fresh: Fresh) -> None:
+        self._open.pop(fresh.order, None)
+        if self._passed is None or fresh.order > self._passed[0]:
+            self._passed = (fresh.order, fresh.mark)
