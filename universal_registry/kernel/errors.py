@@ -1,8 +1,7 @@
 """The whole error tree.
 
-Every error that a user can meet is one of these classes. Each carries what a front needs to report it:
-`code` (stable, kebab-case), `status` (HTTP), `exit_code` (command line), `retryable`, and a `hint` that says what to do.
-The message says what went wrong and which value; it never contains a secret.
+Every error that a user can meet is one of these classes. Each has what a front needs to report it:
+`code` (stable, kebab-case), `status` (HTTP), `exit_code` (command line), `retryable`, and a `hint`: what to do.
 """
 
 from __future__ import annotations
@@ -104,7 +103,7 @@ class PreconditionFailed(Conflict):
 
 
 class CursorMismatch(Conflict):
-    """The cursor is of another incarnation, or of a history that was rolled back. `data["cursor"]` is where to resync."""
+    """The cursor is of another incarnation or a rolled-back history. `data["cursor"]` is where to resync."""
 
     code = "cursor-mismatch"
 

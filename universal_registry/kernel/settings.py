@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 
-def _setting(default: object, doc: str, *, low: float | None = None, high: float | None = None) -> object:
+def _setting(default: object, doc: str, *, low: float | None = None, high: float | None = None) -> Any:
     return field(default=default, metadata={"doc": doc, "low": low, "high": high})
 
 
@@ -24,26 +25,26 @@ SLOW_PHASE = tuple(
 class RetrySettings:
     """How a failed delivery is repeated, and when a target is given a rest."""
 
-    enabled: bool = _setting(True, "Repeat failed deliveries; off: one attempt, then a dead letter.")  # type: ignore[assignment]
-    max_retries: int = _setting(5, "Retries of the fast phase after the first attempt.", low=0, high=1000)  # type: ignore[assignment]
-    base_delay_seconds: float = _setting(1.0, "Wait before the first retry.", low=0.001, high=86400)  # type: ignore[assignment]
+    enabled: bool = _setting(True, "Repeat failed deliveries; off: one attempt, then a dead letter.")
+    max_retries: int = _setting(5, "Retries of the fast phase after the first attempt.", low=0, high=1000)
+    base_delay_seconds: float = _setting(1.0, "Wait before the first retry.", low=0.001, high=86400)
     max_delay_seconds: float = _setting(
         300.0, "No wait of the fast phase is longer, jitter included.", low=0.001, high=604800
-    )  # type: ignore[assignment]
+    )
     backoff_multiplier: float = _setting(
         2.0, "Each wait of the fast phase is this times the one before.", low=1, high=100
-    )  # type: ignore[assignment]
-    jitter_enabled: bool = _setting(True, "Lengthen each wait by a random share; off: exact waits.")  # type: ignore[assignment]
-    jitter_factor: float = _setting(0.1, "The largest share by which a wait is lengthened.", low=0, high=1)  # type: ignore[assignment]
-    slow_phase: bool = _setting(True, "After the fast phase go on for about 75 hours; off: a dead letter at once.")  # type: ignore[assignment]
-    circuit_breaker_enabled: bool = _setting(True, "Rest a target after repeated failures.")  # type: ignore[assignment]
-    circuit_breaker_threshold: int = _setting(5, "Consecutive failures that open the breaker.", low=1, high=10000)  # type: ignore[assignment]
+    )
+    jitter_enabled: bool = _setting(True, "Lengthen each wait by a random share; off: exact waits.")
+    jitter_factor: float = _setting(0.1, "The largest share by which a wait is lengthened.", low=0, high=1)
+    slow_phase: bool = _setting(True, "After the fast phase go on for about 75 hours; off: a dead letter at once.")
+    circuit_breaker_enabled: bool = _setting(True, "Rest a target after repeated failures.")
+    circuit_breaker_threshold: int = _setting(5, "Consecutive failures that open the breaker.", low=1, high=10000)
     circuit_breaker_timeout_seconds: float = _setting(
         60.0, "The first open time; it doubles with each failed probe, to 15 times.", low=0.001, high=86400
-    )  # type: ignore[assignment]
+    )
     timeout_seconds: float = _setting(
         30.0, "Deadline of one attempt, connecting and answer included.", low=0.01, high=3600
-    )  # type: ignore[assignment]
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,20 +54,20 @@ class Settings:
     home: Path
     listen: str = _setting(
         "127.0.0.1:8080", "HOST:PORT of the HTTP API; port 0 takes a free one; empty: only the socket."
-    )  # type: ignore[assignment]
-    socket: Path | None = _setting(None, "Unix socket of the HTTP API; by default run/ureg.sock in the home.")  # type: ignore[assignment]
-    log_level: str = _setting("info", "debug, info, warning or error.")  # type: ignore[assignment]
-    health_interval: float = _setting(60.0, "Seconds between health checks.", low=0.01, high=86400)  # type: ignore[assignment]
-    metrics_interval: float = _setting(3.0, "Seconds between writes of metrics/registry.metrics.", low=0.01, high=86400)  # type: ignore[assignment]
-    max_in_flight: int = _setting(10, "Deliveries under way at once, over all targets.", low=1, high=10000)  # type: ignore[assignment]
-    max_in_flight_per_target: int = _setting(2, "Deliveries under way at once to one target.", low=1, high=10000)  # type: ignore[assignment]
+    )
+    socket: Path | None = _setting(None, "Unix socket of the HTTP API; by default run/ureg.sock in the home.")
+    log_level: str = _setting("info", "debug, info, warning or error.")
+    health_interval: float = _setting(60.0, "Seconds between health checks.", low=0.01, high=86400)
+    metrics_interval: float = _setting(3.0, "Seconds between writes of metrics/registry.metrics.", low=0.01, high=86400)
+    max_in_flight: int = _setting(10, "Deliveries under way at once, over all targets.", low=1, high=10000)
+    max_in_flight_per_target: int = _setting(2, "Deliveries under way at once to one target.", low=1, high=10000)
     rows_per_lane: int = _setting(
         10000, "Waiting deliveries kept as rows for one target; beyond it they wait in the log.", low=1, high=10000000
-    )  # type: ignore[assignment]
-    lock_wait: float = _setting(5.0, "Seconds that a command without a daemon waits for the store.", low=0, high=3600)  # type: ignore[assignment]
+    )
+    lock_wait: float = _setting(5.0, "Seconds that a command without a daemon waits for the store.", low=0, high=3600)
     drain_timeout: float = _setting(
         10.0, "Seconds that a stopping daemon gives to deliveries under way.", low=0, high=3600
-    )  # type: ignore[assignment]
+    )
     retry: RetrySettings = field(default_factory=RetrySettings)
 
 

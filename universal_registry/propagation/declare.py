@@ -11,6 +11,7 @@ from universal_registry.kernel.ids import NAME_BYTES, SYSTEM_NAMESPACE
 from universal_registry.propagation.route import CLASSIFICATION, MODES
 from universal_registry.propagation.route import KIND as ROUTE_KIND
 from universal_registry.propagation.target import KIND as TARGET_KIND
+from universal_registry.registry.record import Record
 from universal_registry.registry.selector import exact_name
 from universal_registry.registry.words import shown
 from universal_registry.security.addresses import Policy, Url, check_address, check_url, is_loopback
@@ -136,3 +137,17 @@ def route_document(
         "classification": CLASSIFICATION,
         "spec": {"effect": "route", "enabled": True, "propagation": propagation},
     }
+
+
+def guarded(operation: dict[str, Any], record: Record | None) -> dict[str, Any]:
+    """The operation, refused if its record is no longer as it was read: two callers must not each be shown a secret of
+    which only one counts. What a known endpoint is classified as stays."""
+    if record is not None:
+        operation = {name: value for name, value in operation.items() if name != "classification"}
+    return {**operation, "meta": {"revision": record.revision if record else 0}}
+
+
+def has_secret(record: Record | None) -> bool:
+    """Whether the record holds a signing secret already."""
+    delivery = record.spec.get("delivery") if record else None
+    return isinstance(delivery, dict) and "secret" in delivery

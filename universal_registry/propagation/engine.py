@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Protocol
 
 from msgspec.structs import replace
 
@@ -24,7 +23,7 @@ from universal_registry.propagation.outbox import Outbox
 from universal_registry.propagation.outcome import Outcome
 from universal_registry.propagation.plan import Planned, event_of
 from universal_registry.propagation.planner import Planner
-from universal_registry.propagation.ports import LaneQueries, LaneStore, Transport
+from universal_registry.propagation.ports import PropagationStore, Transport
 from universal_registry.propagation.progress import Progress
 from universal_registry.propagation.sender import Sender
 from universal_registry.propagation.settle import settle
@@ -38,15 +37,11 @@ _CLAIM_AT_ONCE = 64
 _FLUSH_SECONDS = 5.0
 
 
-class Store(LaneStore, LaneQueries, Protocol):
-    """Both ports of the propagation store."""
-
-
 class Engine:
     """One daemon's engine. Not safe for several loops; its methods interleave only at their awaits."""
 
     def __init__(
-        self, service: RegistryService, store: Store, transports: Mapping[str, Transport], settings: Settings
+        self, service: RegistryService, store: PropagationStore, transports: Mapping[str, Transport], settings: Settings
     ) -> None:
         self._service = service
         self._world = service.world
@@ -142,7 +137,8 @@ class Engine:
             await self._refresh(now)
         more = await self._planner.plan(list(self._runs.values()), self._head, self._incarnation)
         await self._claim_due(now)
-        if self.unsettled or any(run.ready or run.due for run in self._runs.values()):
+        # Not for what could not be taken a moment ago: whoever waits would never get to rest.
+        if self._planner.took_news() or self._outbox:
             self._wake()
         return more
 
@@ -386,12 +382,17 @@ class Engine:
     @property
     def idle(self) -> bool:
         """Whether all that the log asks for is delivered or stands in a row that is not due, and is stored."""
+        now = self._world.now()
         return not (self._finished or self._outbox or self._in_flight) and all(
-            not run.unfinished
-            and not run.claimed
-            and (run.scanned.position.revision >= self._head or not self._planner.has_room(run))
-            for run in self._runs.values()
+            self._is_idle(run, now) for run in self._runs.values()
         )
+
+    def _is_idle(self, run: LaneRun, now: datetime) -> bool:
+        if run.unfinished or run.claimed:
+            return False
+        if run.rows and run.rows_changed and not run.target.held and not may_send(run.lane, now):
+            return False  # a row may have become due, and nobody has looked yet
+        return not self._planner.has_room(run) or not self._planner.lags(run, self._head)
 
 
 def _nothing() -> None:

@@ -41,7 +41,7 @@ class Backfill(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Lane(msgspec.Struct, frozen=True, kw_only=True):
-    """The durable state of one target's lane. `generation` rises with each owner; settlements of an older one are dropped.
+    """The durable state of one target's lane. `generation` rises with each owner; what an older one settles is dropped.
 
     `incarnation` and `hash8` with `position` are the cursor. `held` is why nothing may be sent now, empty when it may
     (breaker apart). `rows` counts its live delivery rows (not dead, not cancelled).
@@ -75,7 +75,7 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeliveryState(StrEnum):
-    """State of a delivery row. Delivered ones have no row: they are what lies below the position without one."""
+    """State of a delivery row. Delivered ones have none: they are what lies below the position without one."""
 
     PENDING = "pending"
     SENDING = "sending"
@@ -90,8 +90,8 @@ LIVE_STATES = (DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.WAITI
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the log on its way to one target. A row of the store once it could not be delivered at once.
 
-    `attempts` counts from 0: how many have ended; while one is under way the row is SENDING. `reason` says why it waits,
-    is held or dead.
+    `attempts` counts from 0: how many have ended; while one is under way the row is SENDING. `reason`: why it waits, is
+    held or dead.
     """
 
     delivery_id: str

@@ -25,7 +25,7 @@ class Rejected(msgspec.Struct, frozen=True, kw_only=True, tag="rejected"):
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     """Anything else: no connection, a timeout, a status that may pass, an address that is refused.
 
-    `reason` is one short line for people, free of secrets and control characters. `retry_after` is the target's own wish.
+    `reason`: one short line for people, free of secrets and control characters. `retry_after`: the target's own wish.
     """
 
     reason: str

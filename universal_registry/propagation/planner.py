@@ -22,6 +22,9 @@ from universal_registry.propagation.window import WINDOW, LaneRun, Mark
 from universal_registry.registry.service import RegistryService
 
 _SEQ_BITS = 20
+_BLOCKS = 16
+# A window is filled again when half of it is free: reading for every free place would read each block many times.
+_WORTH_READING = WINDOW // 2
 Place = tuple[int, int]
 
 
@@ -44,6 +47,8 @@ class Planner:
         self._rows_per_lane = rows_per_lane
         self._world: World = service.world
         self._on_event = on_event
+        self._news = False
+        self._blocks: dict[tuple[int, int | None], Sequence[Change]] = {}
 
     async def plan(self, runs: Collection[LaneRun], head_revision: int, incarnation: str) -> bool:
         """Plan one window for each lane that has room and lags behind the head. True: some lane can go on at once."""
@@ -60,14 +65,20 @@ class Planner:
         for place, group in groups.items():
             await self._window(place, group, incarnation)
             more = more or any(run.scanned.position < Position(head_revision, WHOLE) for run in group)
-        return more and any(self.has_room(run) and self._lags(run, head_revision) for run in runs)
+        return more and any(self.has_room(run) and self.lags(run, head_revision) for run in runs)
 
-    def _lags(self, run: LaneRun, head_revision: int) -> bool:
+    def lags(self, run: LaneRun, head_revision: int) -> bool:
+        """Whether the log has lines that the lane has not looked at."""
         return run.scanned.backfill is not None or run.scanned.position < Position(head_revision, WHOLE)
 
     def has_room(self, run: LaneRun) -> bool:
         """Whether the lane may plan on."""
-        return run.room > 0 and run.rows < self._rows_per_lane
+        return run.room >= _WORTH_READING and run.rows < self._rows_per_lane
+
+    def took_news(self) -> bool:
+        """Whether anything was planned since this was asked last."""
+        news, self._news = self._news, False
+        return news
 
     def lag(self, run: LaneRun, head_revision: int) -> int:
         """Lines that a lane held at its bound has not looked at: an upper bound of what waits for it in the log."""
@@ -103,9 +114,24 @@ class Planner:
             run.scanned = Mark(Position(last.revision, WHOLE), last.hash[:4].hex())
 
     async def _read(self, revision: int, seq: int, upto: int | None = None) -> Sequence[Change]:
-        after = revision if seq == WHOLE else revision - 1
+        """Lines after a place; none only at the end of the log (or of `upto`)."""
+        if seq != WHOLE:
+            lines = await self._block(revision - 1, upto)
+            if rest := [line for line in lines if (line.revision, line.seq) > (revision, seq)]:
+                return rest
+        return await self._block(revision, upto)
+
+    async def _block(self, after: int, upto: int | None) -> Sequence[Change]:
+        """Whole revisions after a revision. What can no longer change is kept for the other lanes that come by."""
+        kept = self._blocks.get((after, upto))
+        if kept is not None:
+            return kept
         lines = await self._service.log.changes(after, WINDOW, upto=upto)
-        return lines if seq == WHOLE else [line for line in lines if (line.revision, line.seq) > (revision, seq)]
+        if upto is not None or len(lines) >= WINDOW:
+            if len(self._blocks) >= _BLOCKS:
+                del self._blocks[next(iter(self._blocks))]
+            self._blocks[after, upto] = lines
+        return lines
 
     def _stop_for_backfill(self, change: Change, active: dict[str, LaneRun], targets: dict[str, Target]) -> None:
         """A lane that meets the put of a route of its own first sends the state that was there before."""
@@ -169,6 +195,7 @@ class Planner:
         reason = may_send(run.lane, now) or run.target.held
         if not reason and blocked:
             reason = "waits behind an earlier change of the same record"
+        self._news = True
         fresh = run.add(delivery, change, mark)
         if reason:
             rows = run.park([fresh], reason)

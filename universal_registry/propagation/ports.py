@@ -15,7 +15,7 @@ from universal_registry.security.addresses import Policy
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
-    """The exact bytes for one attempt, and the limits under which they may be sent. `timeout`: seconds, for all of it."""
+    """The exact bytes for one attempt, and the limits under which they may be sent. `timeout`: seconds, for all."""
 
     url: str
     headers: tuple[tuple[str, str], ...]
@@ -90,3 +90,7 @@ class LaneQueries(Protocol):
     async def attempts(self, delivery_id: str) -> Sequence[Attempt]: ...
 
     async def sessions(self, session_id: str | None = None) -> Sequence[Session]: ...
+
+
+class PropagationStore(LaneStore, LaneQueries, Protocol):
+    """Both, as the engine holds them."""

@@ -14,6 +14,7 @@ from universal_registry.propagation.inventory import Inventory
 from universal_registry.propagation.route import CLASSIFICATION, MODES, full_address
 from universal_registry.propagation.route import KIND as ROUTE_KIND
 from universal_registry.propagation.sources import PLACEHOLDER_KIND, Source, resolve_source, selected
+from universal_registry.propagation.target import KIND as TARGET_KIND
 from universal_registry.propagation.target import shell_word
 from universal_registry.registry.operation import Effect
 from universal_registry.registry.record import Record, document
@@ -50,14 +51,14 @@ def check_mode(mode: str) -> None:
     )
 
 
-def resolve_target(
+async def resolve_target(
     service: RegistryService, inventory: Inventory, text: str, *, strict: bool, actor: Actor
 ) -> Destination:
     """`[namespace/]name` or a URL. An unknown name is declared, with a warning; when `strict`, NotFound."""
     if not text.strip():
         raise UsageError("the target is empty", hint="give [namespace/]name or a URL")
     if declare.is_url(text):
-        return _at_url(service, inventory, text, actor)
+        return await _at_url(service, text, actor)
     address = full_address(text)
     target = inventory.targets.get(address)
     name = check_name(address.removeprefix(f"{SYSTEM_NAMESPACE}/"))
@@ -80,18 +81,19 @@ def _no_address(inventory: Inventory, address: str, name: str) -> str:
     return f"target {name} has no address yet: what is meant for it is held until you run: {command}{meant}"
 
 
-def _at_url(service: RegistryService, inventory: Inventory, url: str, actor: Actor) -> Destination:
+async def _at_url(service: RegistryService, url: str, actor: Actor) -> Destination:
     name = check_name(declare.name_for_url(url))
     address = full_address(name)
-    known = inventory.targets.get(address)
-    if known is not None and known.url == url:
+    record = await service.records.get(Key(TARGET_KIND, SYSTEM_NAMESPACE, name))
+    made = declare.has_secret(record)
+    if record is not None and made and record.spec.get("url") == url:
         return Destination(address=address)
     network, note = declare.network_for(check_url(url), None, admin=actor.admin)
-    secret = None if known is not None else new_secret(service.world)
+    secret = None if made else new_secret(service.world)
     delivery = {"network": network.value, **({"secret": secret} if secret else {})}
     return Destination(
         address=address,
-        declaration=declare.target_document(name, url=url, delivery=delivery),
+        declaration=declare.guarded(declare.target_document(name, url=url, delivery=delivery), record),
         secret=secret,
         notes=(note,) if note else (),
     )
@@ -115,7 +117,7 @@ class Propagation:
         self._source = await resolve_source(self._service, source)
         if self._source.announced and (strict or once):
             raise NotFound(f"there is no record {shown(source)}", hint="leave --strict and --once out to wait for it")
-        self._target = resolve_target(self._service, self._inventory, target, strict=strict, actor=self._actor)
+        self._target = await resolve_target(self._service, self._inventory, target, strict=strict, actor=self._actor)
         if data is None and not once:
             return await self._standing(target)
         key, payload = await self._state() if once else (self._event_key(), data)

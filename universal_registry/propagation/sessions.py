@@ -61,7 +61,7 @@ def _standing(inventory: Inventory, route: Route, head: int, rows: Sequence[Deli
         lane, held = inventory.lane(address), inventory.held(address)
         mine = [row for row in rows if lane is not None and row.lane_id == lane.lane_id]
         read = lane is not None and lane.backfill is None and inventory.position(lane) >= Position(head, WHOLE)
-        state, reason = _target_state(mine, held, "in_sync" if read else "syncing")
+        state, reason = _target_state(mine, held, "in_sync" if read and not held else "syncing")
         targets.append({"target": address, "state": state, "reason": reason, **_counts(mine)})
     states = [str(each["state"]) for each in targets]
     overall = "in_sync" if set(states) == {"in_sync"} else "syncing"

@@ -52,7 +52,8 @@ class TargetAddition:
         delivery = self._delivery(record, known, network, secret, insecure_http)
         operations = []
         if known is None or known.url != self._url or delivery:
-            operations.append(_guarded(declare.target_document(self._name, url=self._url, delivery=delivery), record))
+            document = declare.target_document(self._name, url=self._url, delivery=delivery)
+            operations.append(declare.guarded(document, record))
         if select is not None:
             operations.append(await self._route(select))
         written = None
@@ -80,7 +81,7 @@ class TargetAddition:
         if secret is not None:
             parse_secret(secret)
             delivery["secret"] = secret
-        elif not _has_secret(record):
+        elif not declare.has_secret(record):
             delivery["secret"] = self._made_secret = new_secret(self._service.world)
         if known is not None and known.url is not None and moved:
             self._warnings.append(f"{self._name} had another address: what waits for it goes to the new one")
@@ -116,19 +117,6 @@ def effect_on(written: Written | None, kind: str) -> str:
     """What a write did to its record of that kind."""
     results = written.results if written else ()
     return next((each.effect.value for each in results if each.key.kind == kind), Effect.UNCHANGED.value)
-
-
-def _guarded(operation: dict[str, Any], record: Record | None) -> dict[str, Any]:
-    """The operation, refused if the record has changed since: two callers must not each be shown another secret. What
-    a known endpoint is classified as stays."""
-    if record is not None:
-        operation = {name: value for name, value in operation.items() if name != "classification"}
-    return {**operation, "meta": {"revision": record.revision if record else 0}}
-
-
-def _has_secret(record: Record | None) -> bool:
-    delivery = record.spec.get("delivery") if record else None
-    return isinstance(delivery, dict) and "secret" in delivery
 
 
 async def add_route(

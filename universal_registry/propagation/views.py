@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from universal_registry.propagation.inventory import Inventory
-from universal_registry.propagation.lane import Attempt, Delivery, Lane
+from universal_registry.propagation.lane import WHOLE, Attempt, Delivery, Lane
 from universal_registry.propagation.route import Route
 
 
@@ -43,11 +43,11 @@ def target_view(inventory: Inventory, address: str) -> dict[str, Any]:
 
 
 def lane_view(inventory: Inventory, lane: Lane) -> dict[str, Any]:
-    """A lane's durable state. `position` is "revision.seq"."""
+    """A lane's durable state. `position`: the revision it is past, or "revision.seq" inside one."""
     position = inventory.position(lane)
     return {
         "lane": lane.lane_id,
-        "position": f"{position.revision}.{position.seq}",
+        "position": str(position.revision) if position.seq == WHOLE else f"{position.revision}.{position.seq}",
         "backfill": lane.backfill is not None,
         "breaker": lane.breaker.value,
         "failures": lane.failures,

@@ -157,7 +157,7 @@ class Database:
                 self.writer.execute("BEGIN IMMEDIATE")
             try:
                 yield
-                await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._commits, self._commit))
+                await _to_the_end(asyncio.get_running_loop().run_in_executor(self._commits, self._commit))
             except BaseException:
                 self._rollback()
                 raise
@@ -188,6 +188,19 @@ class Database:
         for connection in (self._scanner, self._reader, self._writer):
             if connection is not None:
                 connection.close()
+
+
+async def _to_the_end(commit: asyncio.Future[None]) -> None:
+    """Wait for a COMMIT, whoever cancels meanwhile: its connection must not be touched before it has ended."""
+    cancelled: asyncio.CancelledError | None = None
+    while not commit.done():
+        try:
+            await asyncio.shield(commit)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    commit.result()
+    if cancelled is not None:
+        raise cancelled
 
 
 @contextmanager

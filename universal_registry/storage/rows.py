@@ -13,6 +13,7 @@ from universal_registry.registry.words import ENVELOPE
 
 _JSON_COLUMNS = frozenset({"labels", "annotations", "spec", "managers", "health"})
 _DECODERS = tuple((name, name in _JSON_COLUMNS) for name in ENVELOPE)
+_OPS = {str(op): op for op in Op}
 _STRINGS = msgspec.json.Decoder(tuple[str, ...])
 
 
@@ -39,7 +40,7 @@ def change_of(row: tuple[Any, ...]) -> Change:
     return Change(
         revision=row[0],
         seq=row[1],
-        op=Op(row[2]),
+        op=_OPS[row[2]],
         kind=row[3],
         namespace=row[4],
         name=row[5],

@@ -56,6 +56,21 @@ async def test_a_new_route_first_sends_what_is_there(stage: Stage) -> None:
     assert stage.targets.commands("one")[-2] == "version 2"
 
 
+@pytest.mark.parametrize("size", [1, 7, 128, WINDOW - 6, WINDOW, WINDOW + 44])
+async def test_windows_may_end_anywhere_in_a_revision(stage: Stage, size: int) -> None:
+    count = 4 if size > 100 else 300 // size
+    wanted = []
+    for turn in range(2):
+        if turn:
+            await stage.target("one")
+            await stage.route("all", "one")
+        for index in range(count):
+            await stage.aliases(size, prefix=f"{turn}{index:03}-")
+            wanted += [f"{turn}{index:03}-{each:03}" for each in range(size)]
+    await stage.settle()
+    assert stage.targets.names("one") == wanted
+
+
 async def test_a_target_that_comes_after_its_route_gets_all(stage: Stage) -> None:
     await stage.route("all", "late")
     await stage.aliases(5)

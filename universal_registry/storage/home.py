@@ -1,0 +1,63 @@
+"""A home: its folders, and the administrator's token."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from universal_registry.kernel.errors import ReadOnlyStore, StorageFull
+from universal_registry.kernel.settings import Places
+from universal_registry.kernel.world import World
+from universal_registry.security.tokens import hash_token, new_token
+from universal_registry.storage.keyfile import private_folder
+
+
+def is_initialised(places: Places) -> bool:
+    """Whether there is a registry here. A database file of no bytes counts as none."""
+    return all(file.is_file() and file.stat().st_size > 0 for file in (places.registry_db, places.propagation_db))
+
+
+def prepare_home(places: Places, world: World) -> None:
+    """Make what is missing of the folders and the token. Raises ReadOnlyStore, StorageFull, KeyMismatch."""
+    try:
+        for file in (places.registry_db, places.log, places.metrics, places.address):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        for database in (places.registry_db, places.propagation_db):
+            # Not for every user of the machine; SQLite gives the files that it puts beside them the same mode.
+            os.close(os.open(database, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o640))
+        private_folder(places.key.parent)
+        _make_token(places.admin_token, world)
+    except OSError as error:
+        where = error.filename or places.home
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(f"no space left for {where}", hint="free some space") from None
+        why = (error.strerror or str(error)).lower()
+        raise ReadOnlyStore(f"{where} cannot be made: {why}", hint="choose a writable --home") from None
+
+
+def admin_token_hash(places: Places) -> str | None:
+    """What a token is compared with; None when there is none, or when it is not ours to read."""
+    try:
+        text = places.admin_token.read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return hash_token(text) if text else None
+
+
+def _make_token(path: Path, world: World) -> None:
+    """It appears whole or not at all, and whoever is first has made it."""
+    if path.exists():
+        return
+    temporary = path.with_name(f".{path.name}.{world.new_id()}.tmp")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(new_token(world) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    finally:
+        temporary.unlink(missing_ok=True)

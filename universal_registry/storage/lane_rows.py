@@ -1,0 +1,169 @@
+"""Lanes, deliveries, attempts and sessions as rows of the propagation store, and back. No SQL, no decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+
+from universal_registry.propagation.lane import (
+    Attempt,
+    Backfill,
+    Breaker,
+    Delivery,
+    DeliveryState,
+    Lane,
+    Position,
+    Session,
+)
+
+Row = Sequence[Any]
+_ALMOST_A_MILLISECOND = timedelta(microseconds=999)
+
+
+def text(at: datetime) -> str:
+    """The time as RFC 3339 in UTC, cut to milliseconds: such texts compare like the times."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _since(at: datetime | None) -> str | None:
+    return None if at is None else text(at)
+
+
+def _until(at: datetime | None) -> str | None:
+    # A wait is rounded up: nothing is ever due before its time.
+    return None if at is None else text(at + _ALMOST_A_MILLISECOND)
+
+
+def _time(stored: str | None) -> datetime | None:
+    return None if stored is None else datetime.fromisoformat(stored)
+
+
+def lane_row(lane: Lane) -> tuple[Any, ...]:
+    """The columns of the query put_lane. The counts `rows` and `dead` are the store's own."""
+    backfill = lane.backfill
+    return (
+        lane.lane_id, lane.target_uid, lane.target_namespace, lane.target_name, lane.transport, lane.owner,
+        lane.generation, _until(lane.lease_until), lane.incarnation, lane.position.revision, lane.position.seq,
+        lane.hash8, *((backfill.route_uid, backfill.upto, backfill.at) if backfill else (None, None, None)),
+        lane.breaker.value, lane.failures, lane.trips, _until(lane.open_until), _until(lane.pause_until),
+        int(lane.paused), lane.held, lane.delivered, _since(lane.last_success_at), _since(lane.last_failure_at),
+        lane.last_error,
+    )  # fmt: skip
+
+
+def lane_from(row: Row) -> Lane:
+    """A row of the query lanes."""
+    return Lane(
+        lane_id=row[0],
+        target_uid=row[1],
+        target_namespace=row[2],
+        target_name=row[3],
+        transport=row[4],
+        owner=row[5],
+        generation=row[6],
+        lease_until=_time(row[7]),
+        incarnation=row[8],
+        position=Position(row[9], row[10]),
+        hash8=row[11],
+        backfill=None if row[12] is None else Backfill(route_uid=row[12], upto=row[13], at=row[14]),
+        breaker=Breaker(row[15]),
+        failures=row[16],
+        trips=row[17],
+        open_until=_time(row[18]),
+        pause_until=_time(row[19]),
+        paused=bool(row[20]),
+        held=row[21],
+        delivered=row[22],
+        last_success_at=_time(row[23]),
+        last_failure_at=_time(row[24]),
+        last_error=row[25],
+        rows=row[26],
+        dead=row[27],
+    )
+
+
+def delivery_row(delivery: Delivery) -> tuple[Any, ...]:
+    """The columns of the query put_delivery."""
+    return (
+        delivery.delivery_id, delivery.lane_id, delivery.session_id, delivery.route_uid, delivery.op, delivery.kind,
+        delivery.namespace, delivery.name, delivery.revision, delivery.seq, delivery.state.value, delivery.attempts,
+        delivery.crashes, _until(delivery.next_at), delivery.reason, text(delivery.created_at),
+        text(delivery.updated_at),
+    )  # fmt: skip
+
+
+def delivery_from(row: Row) -> Delivery:
+    """A row of any query that reads deliveries."""
+    return Delivery(
+        delivery_id=row[0],
+        lane_id=row[1],
+        session_id=row[2],
+        route_uid=row[3],
+        op=row[4],
+        kind=row[5],
+        namespace=row[6],
+        name=row[7],
+        revision=row[8],
+        seq=row[9],
+        state=DeliveryState(row[10]),
+        attempts=row[11],
+        crashes=row[12],
+        next_at=_time(row[13]),
+        reason=row[14],
+        created_at=datetime.fromisoformat(row[15]),
+        updated_at=datetime.fromisoformat(row[16]),
+    )
+
+
+def attempt_row(attempt: Attempt) -> tuple[Any, ...]:
+    """The columns of the query add_attempt."""
+    return (
+        attempt.delivery_id, attempt.lane_id, attempt.number, text(attempt.at), attempt.outcome, attempt.status,
+        float(attempt.milliseconds), attempt.reason,
+    )  # fmt: skip
+
+
+def attempt_from(row: Row) -> Attempt:
+    """A row of the query attempts."""
+    return Attempt(
+        delivery_id=row[0],
+        lane_id=row[1],
+        number=row[2],
+        at=datetime.fromisoformat(row[3]),
+        outcome=row[4],
+        status=row[5],
+        milliseconds=row[6],
+        reason=row[7],
+    )
+
+
+def session_row(session: Session) -> tuple[Any, ...]:
+    """The columns of the query put_session; the targets are rows of their own."""
+    return (
+        session.session_id, session.mode, session.source, int(session.standing), session.state, session.revision,
+        text(session.created_at), text(session.last_activity),
+    )  # fmt: skip
+
+
+def session_target_rows(session: Session) -> list[tuple[Any, ...]]:
+    """The columns of the query put_session_target, one row for each target."""
+    parted = [target.partition("/") for target in session.targets]
+    return [(session.session_id, namespace, name, place) for place, (namespace, _, name) in enumerate(parted)]
+
+
+def session_from(row: Row) -> Session:
+    """A row of the query session or sessions."""
+    return Session(
+        session_id=row[0],
+        mode=row[1],
+        source=row[2],
+        targets=tuple(orjson.loads(row[3])),
+        standing=bool(row[4]),
+        state=row[5],
+        revision=row[6],
+        created_at=datetime.fromisoformat(row[7]),
+        last_activity=datetime.fromisoformat(row[8]),
+    )

@@ -1,0 +1,214 @@
+"""The propagation store on SQLite: lanes, their rows, attempts and sessions (ports of propagation/ports.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
+
+import msgspec
+import orjson
+
+from universal_registry.kernel.errors import Invalid
+from universal_registry.kernel.ids import Key
+from universal_registry.kernel.settings import SLOW_PHASE, RetrySettings
+from universal_registry.propagation.lane import Attempt, Counters, Delivery, DeliveryState, Lane, Session, Settlements
+from universal_registry.propagation.ports import Depth
+from universal_registry.storage.database import Database
+from universal_registry.storage.lane_rows import (
+    attempt_from,
+    attempt_row,
+    delivery_from,
+    delivery_row,
+    lane_from,
+    lane_row,
+    session_from,
+    session_row,
+    session_target_rows,
+    text,
+)
+from universal_registry.storage.sqlfiles import load_queries
+
+CRASH_LIMIT = 3
+_MANY = 1000  # heads past their time from which walking them in order reads less than sorting them
+_NOTHING = Settlements()
+
+
+class SqliteLanes:
+    """LaneStore and LaneQueries over one database of the store "propagation".
+
+    `apply` and `claim` are its only writes, one durable commit each. Reads see the last committed state: on the loop
+    where an index answers, in a thread where a table may be walked. Times are kept to the millisecond; a wait is
+    rounded up.
+    """
+
+    def __init__(self, database: Database, *, retry: RetrySettings | None = None) -> None:
+        self._db = database
+        self._sql = load_queries("sqlite/propagation.sql")
+        self._max_retries = _retries(retry or RetrySettings())
+
+    # --- LaneStore ----------------------------------------------------------------------------------------------------
+
+    async def lanes(self) -> Sequence[Lane]:
+        """Every lane, in the order in which they were made."""
+        sql = self._sql["lanes"]
+        return await self._db.scan(lambda read: [lane_from(row) for row in read(sql)])
+
+    async def claim(self, owner: str, now: datetime, lease_until: datetime) -> Sequence[Lane]:
+        """Take every lane: the lock file has made sure that no other daemon runs. Renewing is the same call.
+
+        What another owner left SENDING is PENDING again, or dead at its third crash; those count as `failed`.
+        """
+        who = {"owner": owner, "now": text(now), "lease_until": text(lease_until), "limit": CRASH_LIMIT}
+        async with self._db.transaction():
+            recovered = self._db.execute(self._sql["recover_sending"], who)
+            self._count(Counters(failed=sum(state == DeliveryState.DEAD for (state,) in recovered)))
+            self._db.execute(self._sql["take_lanes"], who)
+            self._db.execute(self._sql["set_meta"], ("max_retries", str(self._max_retries)))
+            return [lane_from(row) for row in self._db.execute(self._sql["lanes"])]
+
+    async def apply(self, settlements: Settlements) -> None:
+        """All of it in one durable commit, except lanes whose stored owner or generation is another, with their rows.
+
+        Lanes are dropped first, so that one which is also given is replaced. Sessions and counters are of no lane and
+        always go in. Raises Invalid, with nothing applied, for a row or an attempt whose lane is not among
+        `settlements.lanes`: it could not be fenced.
+        """
+        if settlements == _NOTHING:
+            return
+        _check_lanes_given(settlements)
+        async with self._db.transaction():
+            ours, dropped = self._admitted(settlements)
+            many, sql = self._db.executemany, self._sql
+            many(sql["drop_lane"], [(lane_id,) for lane_id in dropped])
+            many(sql["put_lane"], [lane_row(lane) for lane in settlements.lanes if lane.lane_id in ours])
+            many(sql["put_delivery"], [delivery_row(row) for row in settlements.upserts if row.lane_id in ours])
+            many(sql["remove_delivery"], [pair for pair in settlements.removed if pair[0] in ours])
+            many(sql["add_attempt"], [attempt_row(item) for item in settlements.attempts if item.lane_id in ours])
+            self._put_sessions(settlements.sessions)
+            self._count(settlements.counters)
+
+    async def due(self, lane_id: str, now: datetime, limit: int) -> Sequence[Delivery]:
+        """At most `limit` rows that may be tried now, in order of (revision, seq); never two of one record."""
+        where = {"lane": lane_id, "now": text(now), "reach": _MANY, "limit": limit}
+        with self._db.snapshot():
+            rows = self._db.read(self._sql["due_pending"], where)
+            ((reach,),) = self._db.read(self._sql["due_waiting_reach"], where)
+            if reach:
+                query = "due_waiting_few" if reach < _MANY else "due_waiting_many"
+                rows += self._db.read(self._sql[query], where)
+        return sorted(map(delivery_from, rows), key=lambda delivery: delivery.position)[:limit]
+
+    async def next_due(self) -> datetime | None:
+        """The earliest next_at of the WAITING rows that no earlier row of their record stands before."""
+        rows = self._db.read(self._sql["next_due"])
+        return datetime.fromisoformat(rows[0][0]) if rows else None
+
+    async def blocked_keys(self, lane_id: str, keys: Collection[Key]) -> set[Key]:
+        wanted = orjson.dumps([list(key) for key in keys]).decode()
+        rows = self._db.read(self._sql["blocked_keys"], {"lane": lane_id, "keys": wanted})
+        return {Key(*row) for row in rows}
+
+    async def depth(self) -> Depth:
+        """The totals, from the counts that each lane keeps: O(lanes), whatever waits."""
+        with self._db.snapshot():
+            ((queue_depth, webhooks_pending, waiting, dead),) = self._db.read(self._sql["depth"])
+            totals = self._db.read(self._sql["counters"])
+        return Depth(
+            queue_depth=queue_depth,
+            webhooks_pending=webhooks_pending,
+            waiting=waiting,
+            dead=dead,
+            counters=Counters(**{str(name): value for name, value in totals}),
+        )
+
+    # --- LaneQueries --------------------------------------------------------------------------------------------------
+
+    async def deliveries(
+        self,
+        *,
+        lane_id: str | None = None,
+        key: Key | None = None,
+        session_id: str | None = None,
+        states: Collection[str] = (),
+        limit: int = 1000,
+    ) -> Sequence[Delivery]:
+        """Rows for which all that is given holds, by lane and in each in order; at most `limit`."""
+        query = _delivery_query(lane_id, key, session_id, states)
+        params: dict[str, object] = {
+            "lane": lane_id,
+            "session": session_id,
+            "states": orjson.dumps([str(state) for state in states]).decode() if states else None,
+            "limit": limit,
+            **({} if key is None else key._asdict()),
+        }
+        return await self._db.scan(lambda read: [delivery_from(row) for row in read(self._sql[query], params)])
+
+    async def attempts(self, delivery_id: str) -> Sequence[Attempt]:
+        """What was tried for one delivery without success, in order; also after it has arrived."""
+        return [attempt_from(row) for row in self._db.read(self._sql["attempts"], (delivery_id,))]
+
+    async def sessions(self, session_id: str | None = None) -> Sequence[Session]:
+        """All sessions, oldest first, or the one."""
+        if session_id is not None:
+            return [session_from(row) for row in self._db.read(self._sql["session"], (session_id,))]
+        sql = self._sql["sessions"]
+        return await self._db.scan(lambda read: [session_from(row) for row in read(sql)])
+
+    # --- inside a transaction -----------------------------------------------------------------------------------------
+
+    def _admitted(self, settlements: Settlements) -> tuple[set[str], list[str]]:
+        """The lanes to write, and those to drop before that.
+
+        Written: what is new, or stored with the same owner and generation. A lane that is both given and dropped is
+        replaced by the given one, whose generation starts anew, if it is stored with the same owner.
+        """
+        given = {lane.lane_id: (lane.owner, lane.generation) for lane in settlements.lanes}
+        rows = self._db.execute(self._sql["lane_owners"], (orjson.dumps(list(given)).decode(),))
+        stored = {lane_id: (owner, generation) for lane_id, owner, generation in rows}
+        replaced = set(settlements.dropped_lanes)
+        ours = {
+            lane_id
+            for lane_id, owned in given.items()
+            if stored.get(lane_id, owned) == owned or (lane_id in replaced and stored[lane_id][0] == owned[0])
+        }
+        return ours, [lane_id for lane_id in settlements.dropped_lanes if lane_id in ours or lane_id not in given]
+
+    def _put_sessions(self, sessions: Iterable[Session]) -> None:
+        for session in sessions:
+            targets = orjson.dumps(session.targets).decode()
+            self._db.execute(self._sql["put_session"], session_row(session))
+            self._db.execute(self._sql["trim_session_targets"], (session.session_id, targets))
+            self._db.executemany(self._sql["put_session_target"], session_target_rows(session))
+
+    def _count(self, counters: Counters) -> None:
+        added = msgspec.structs.asdict(counters)
+        self._db.executemany(self._sql["add_to_counter"], [(count, name) for name, count in added.items() if count])
+
+
+def _check_lanes_given(settlements: Settlements) -> None:
+    used = {row.lane_id for row in settlements.upserts}
+    used.update(lane_id for lane_id, _ in settlements.removed)
+    used.update(attempt.lane_id for attempt in settlements.attempts)
+    if missing := used - {lane.lane_id for lane in settlements.lanes}:
+        raise Invalid(
+            f"settlements hold rows of the lane {min(missing)!r} but not the lane",
+            hint="give each row with its lane, so that its generation can be compared; `removed` is (lane, delivery)",
+        )
+
+
+def _delivery_query(lane_id: str | None, key: Key | None, session_id: str | None, states: Collection[str]) -> str:
+    """The query that reads least for what is given."""
+    if key is not None:
+        return "deliveries_by_key"
+    if session_id is not None:
+        return "deliveries_by_session"
+    if set(states) == {DeliveryState.DEAD}:
+        return "deliveries_dead"
+    return "deliveries_all" if lane_id is None else "deliveries_by_lane"
+
+
+def _retries(retry: RetrySettings) -> int:
+    """How often a delivery is repeated before it is dead, both phases together."""
+    if not retry.enabled:
+        return 0
+    return retry.max_retries + (len(SLOW_PHASE) if retry.slow_phase else 0)
