@@ -1,0 +1,71 @@
+# Each target makes the environment it needs (.venv) by itself; Python 3.11 or newer is all that must be there.
+
+PYTHON := .venv/bin/python
+CATALOGUE := universal_registry/registry/catalogue
+SHELL_FILES := ureg run_registry.sh cli/registry_cli.sh scripts/setup.sh .ci/run
+# Keeps the lines of parallel checks apart where make can (4.0 and later).
+APART := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
+PINNING := --universal --generate-hashes --no-header --no-emit-index-url
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: .venv/.ready-runtime $(CATALOGUE).json ## See it work: this machine's records, delivered to real receivers (removed at exit)
+	@$(PYTHON) scripts/ureg.py demo
+
+.PHONY: test
+test: setup ## Run every test that this machine can run
+	@$(PYTHON) -m pytest -n auto
+
+.PHONY: test-fast
+test-fast: setup ## Run the tests of the pure parts, for the inner loop
+	@$(PYTHON) -m pytest -q -m 'not slow' tests/unit tests/property
+
+.PHONY: check
+check: setup ## Lint, format, types, layers, shape and shell scripts (under a minute)
+	@$(MAKE) --no-print-directory --keep-going -j4 $(APART) check-lint check-format check-types check-layers check-shape check-shell
+	@echo 'all checks passed'
+
+.PHONY: docs
+docs: setup ## Write the generated reference pages anew, and test the documents
+	@$(PYTHON) -m universal_registry.registry.reference
+	@$(PYTHON) -m pytest -q tests/docs
+
+.PHONY: setup
+setup: .venv/.ready-dev $(CATALOGUE).json ## Make .venv with all tools, from pinned and hashed packages
+	@:
+
+.PHONY: lock
+lock: ## Pin the newest allowed packages anew (needs uv and the network)
+	@rm -f requirements.txt requirements-dev.txt
+	@uv pip compile -q pyproject.toml --group build $(PINNING) -o requirements.txt
+	@uv pip compile -q pyproject.toml --group dev -c requirements.txt $(PINNING) -o requirements-dev.txt
+
+.venv/.ready-dev: pyproject.toml requirements-dev.txt
+	@sh scripts/setup.sh dev
+
+.venv/.ready-runtime: pyproject.toml requirements.txt
+	@sh scripts/setup.sh runtime
+
+$(CATALOGUE).json: $(CATALOGUE).yaml universal_registry/registry/compile.py | .venv/.ready-runtime
+	@$(PYTHON) -m universal_registry.registry.compile
+
+.PHONY: check-lint check-format check-types check-layers check-shape check-shell
+check-lint:
+	@$(PYTHON) -m ruff check --quiet
+check-format:
+	@$(PYTHON) -m ruff format --check --quiet
+check-types:
+	@$(PYTHON) -m mypy
+check-layers:
+	@out=$$($(PYTHON) -c 'from importlinter.cli import lint_imports_command as c; c()' 2>&1) || { printf '%s\n' "$$out"; exit 1; }
+check-shape:
+	@$(PYTHON) -m pytest -q -p no:cacheprovider tests/unit/test_shape.py
+check-shell:
+	@.venv/bin/shellcheck $(SHELL_FILES)
+	@for file in $(SHELL_FILES); do bash -n "$$file" || exit 1; done

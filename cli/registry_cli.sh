@@ -1,0 +1,43 @@
+#!/bin/sh
+# The registry's commands for scripts in plain sh. Each goes to `ureg` as it stands: the same records, events and exit
+# codes. Nothing here reads or builds data.
+
+usage() {
+  cat <<'TEXT'
+usage: registry_cli.sh COMMAND [ARGUMENTS]
+
+  init                                          make the stores and the key (twice does no harm)
+  status                                        what runs, what waits, what failed
+  unidirectional --source NAME --target NAME    send a record, and each later change of it, to a target
+  bidirectional  --source NAME --target NAME    keep a record the same here and there
+  multicast      --source NAME --targets "A,B"  send to some targets
+  broadcast      --source NAME [--exclude "A"]  send to all targets but some
+  enable-stream  ID PROTOCOL                    open a stream
+  help                                          this text
+
+Also without flags: unidirectional SOURCE TARGET PAYLOAD, bidirectional A B PAYLOAD, multicast SOURCE TARGET... PAYLOAD,
+broadcast SOURCE PAYLOAD. A payload is JSON, @FILE, - (standard input) or text. COMMAND --help says more; ./ureg does more.
+TEXT
+}
+
+case ${1:-help} in
+  init | status | unidirectional | bidirectional | multicast | broadcast | enable-stream) ;;
+  help | -h | --help)
+    usage
+    exit 0
+    ;;
+  *)
+    printf 'registry_cli.sh: unknown command "%s"; "registry_cli.sh help" lists them, and ./ureg has more\n' "$1" >&2
+    exit 2
+    ;;
+esac
+
+self=$0
+case $self in */*) ;; *) self=./$self ;; esac
+while [ -h "$self" ]; do
+  link=$(readlink "$self") || exit 1
+  case $link in /*) self=$link ;; *) self=${self%/*}/$link ;; esac
+done
+root=$(CDPATH='' cd -P -- "${self%/*}/.." && pwd -P) || exit 1
+
+exec sh "$root/ureg" "$@"

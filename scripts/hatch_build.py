@@ -1,0 +1,20 @@
+"""Build hook: compiles the catalogue, so that an installed `ureg` parses no YAML at start-up."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+
+class CompileCatalogue(BuildHookInterface):  # type: ignore[type-arg]
+    """Runs before each build (wheel, sdist, editable) in the build's own environment."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 (hatchling's)
+        """Writes registry/catalogue.json beside its YAML; a failure fails the build with the compiler's own words."""
+        command = [sys.executable, "-m", "universal_registry.registry.compile"]
+        done = subprocess.run(command, cwd=self.root, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise RuntimeError(f"the catalogue does not compile:\n{done.stdout}{done.stderr}")
