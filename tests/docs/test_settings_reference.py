@@ -1,0 +1,55 @@
+"""docs/reference/settings.md and metrics.md say what the code does."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import Field, fields
+from pathlib import Path
+
+import pytest
+
+from universal_registry.environment import OTHER_VARIABLES, PREFIX
+from universal_registry.kernel.settings import Places, RetrySettings, Settings
+from universal_registry.observe.metrics import METRICS
+
+REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference"
+SETTINGS = (REFERENCE / "settings.md").read_text(encoding="utf-8")
+ROWS = re.findall(r"^\| `([a-z_.]+)` \| `(REGISTRY_\w+)` \| (.*?) \| (.*?) \| (.*) \|$", SETTINGS, re.MULTILINE)
+
+
+def expected(prefix: str, item: Field) -> tuple[str, str, str, str, str]:
+    low, high, default = item.metadata.get("low"), item.metadata.get("high"), item.default
+    shown = (
+        str(default).lower() if isinstance(default, bool) else f"{default:g}" if isinstance(default, float) else default
+    )
+    variable = "REGISTRY_" + (prefix + item.name).replace(".", "_").upper()
+    return (
+        prefix + item.name,
+        variable,
+        "" if default is None else f"`{shown}`",
+        "" if low is None else f"{low:g} to {high:.10g}",
+        item.metadata["doc"],
+    )
+
+
+def test_every_setting_is_documented_as_it_is_and_no_other() -> None:
+    wanted = [expected("", item) for item in fields(Settings) if item.name not in ("home", "retry")]
+    wanted += [expected("retry.", item) for item in fields(RetrySettings)]
+    found = [tuple(cell.strip() for cell in row) for row in ROWS if row[0] != "home"]
+    assert found == wanted
+
+
+def test_every_other_variable_is_documented() -> None:
+    for name in OTHER_VARIABLES:
+        assert f"`{PREFIX}{name}`" in SETTINGS
+
+
+@pytest.mark.parametrize("place", [name for name in vars(Places) if isinstance(vars(Places)[name], property)])
+def test_every_place_in_a_home_is_documented(place: str) -> None:
+    assert f"`{getattr(Places(Path('/h')), place).relative_to('/h')}`" in SETTINGS
+
+
+def test_every_metric_is_documented_as_it_is_and_no_other() -> None:
+    text = (REFERENCE / "metrics.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\w.]+)` \| (?:gauge|counter|time) \| (.*) \|$", text, re.MULTILINE)
+    assert rows == list(METRICS.items())

@@ -1,0 +1,75 @@
+"""A full disk: writes are refused in words, everything else goes on, and it recovers by itself."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from universal_registry.kernel.errors import StorageFull
+
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("mount") is None, reason="only root may mount a small disk"
+)
+
+
+def mount(*words: str) -> int:
+    return subprocess.run(["mount", *words], capture_output=True, check=False).returncode
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if mount("-t", "tmpfs", "-o", "size=6m", "none", str(folder)) != 0:
+        pytest.skip("mounting is not allowed here")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def big(client: Any, name: str) -> None:
+    client.request("PUT", f"/v1/default/aliases/{name}", json={"spec": {"command": "x" * 3000}})
+
+
+def fill(client: Any, acknowledged: list[str]) -> None:
+    for number in range(5000):
+        big(client, f"a{number}")
+        acknowledged.append(f"a{number}")
+
+
+def test_a_disk_that_fills_up_and_is_made_larger(
+    start: Callable[..., Any], receiver: Any, wait_for: Callable[..., bool], disk: Path
+) -> None:
+    daemon = start(disk / "home", REGISTRY_METRICS_INTERVAL="0.05").ready()
+    daemon.add_target(receiver.url)
+    client, acknowledged = daemon.client(), []
+    with pytest.raises(StorageFull, match=r"no space left for .*free some space"):
+        fill(client, acknowledged)
+    assert client.request("GET", "/v1/default/aliases/a0").status == 200
+    assert client.request("GET", "/health/db").status == 200
+    assert mount("-o", "remount,size=40m", str(disk)) == 0
+    big(client, "after")
+    receiver.await_all([*acknowledged, "after"])
+    assert wait_for(lambda: daemon.metrics()["health.queue_depth"] == "0")
+    assert client.request("GET", "/v1/-/status").json()["kinds"]["alias"] == len(acknowledged) + 1
+    assert daemon.end() == 0
+
+
+def test_a_start_on_a_full_disk_is_one_clear_line(ureg: Callable[..., Any], disk: Path) -> None:
+    home = disk / "home"
+    home.mkdir()
+    filler = os.open(disk / "filler", os.O_WRONLY | os.O_CREAT)
+    with suppress(OSError):
+        while os.write(filler, bytes(4096)):
+            pass
+    os.close(filler)
+    found = ureg(home, "serve")
+    assert found.returncode == 1
+    (line,) = found.stderr.splitlines()
+    assert "no space left" in line.lower()

@@ -1,0 +1,114 @@
+"""From a Request to a Response: who asks, what for, and every error as a problem document."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from universal_registry.api.auth import Auth, Scope, authorise, check_host
+from universal_registry.api.context import Call, Context, Wakeup
+from universal_registry.api.http import Request, Response, problem_response
+from universal_registry.api.openapi import openapi_bytes
+from universal_registry.api.routes import Match, match
+from universal_registry.kernel.errors import Malformed, MethodNotAllowed, RegistryError, TooLarge
+from universal_registry.kernel.world import World
+from universal_registry.observe.health import Health
+from universal_registry.registry.service import Actor, RegistryService
+
+if TYPE_CHECKING:
+    from universal_registry.propagation.control import PropagationControl
+
+_ALWAYS = (("cache-control", "no-store"), ("x-content-type-options", "nosniff"))
+Unexpected = Callable[[BaseException, str], None]
+"""Told of an exception that nobody foresaw, with the trace id that its client was given."""
+
+
+class Admitted(NamedTuple):
+    """A request that may be heard: where it goes and who sent it."""
+
+    match: Match
+    actor: Actor | None
+
+
+class Api:
+    """The API, free of any transport. `unexpected` reports bugs; nothing of them goes to the client but a trace id."""
+
+    def __init__(
+        self,
+        *,
+        service: RegistryService,
+        control: PropagationControl,
+        health: Health,
+        auth: Auth,
+        world: World,
+        unexpected: Unexpected,
+    ) -> None:
+        self._auth = auth
+        self._world = world
+        self._unexpected = unexpected
+        self.wakeup = Wakeup()
+        service.on_commit(self.wakeup.notify)
+        catalogue = service.catalogue
+        self._context = Context(
+            service=service,
+            control=control,
+            health=health,
+            wakeup=self.wakeup,
+            openapi=lambda: openapi_bytes(catalogue),
+        )
+
+    def close(self) -> None:
+        """Let waiting requests answer at once, and no other wait again."""
+        self.wakeup.close()
+
+    def admit(self, request: Request) -> Admitted:
+        """What needs no body: host, path, method, caller. Raises the error to answer with."""
+        check_host(request)
+        found = match(request.method, request.path)
+        if found.route.scope is Scope.OPEN:
+            return Admitted(found, None)
+        actor = self._auth.actor(request)
+        authorise(actor, found.route.scope)
+        return Admitted(found, actor)
+
+    async def dispatch(self, request: Request) -> Response:
+        """The answer, whatever the request. Never raises but for cancellation."""
+        try:
+            response = await self._answer(request)
+        except RegistryError as error:
+            return self.problem(error)
+        except Exception as error:  # noqa: BLE001 - the one place where a bug becomes an answer: reported, and 500
+            return self.bug(error)
+        return Response(status=response.status, headers=(*response.headers, *_ALWAYS), body=response.body)
+
+    async def _answer(self, request: Request) -> Response:
+        admitted = self.admit(request)
+        route = admitted.match.route
+        if len(request.body) > route.body_limit:
+            raise too_large(route.body_limit)
+        if request.header("content-encoding") not in ("", "identity"):
+            raise Malformed("the body is compressed", hint="send it without Content-Encoding")
+        return await route.handler(
+            self._context, Call(request=request, params=admitted.match.params, actor=admitted.actor)
+        )
+
+    def problem(self, error: RegistryError) -> Response:
+        """The answer that tells of an error."""
+        extra: tuple[tuple[str, str], ...] = _ALWAYS
+        if isinstance(error, MethodNotAllowed):
+            extra += (("allow", str(error.data.get("allow", ""))),)
+        if error.status == 401:
+            extra += (("www-authenticate", 'Bearer realm="universal-registry"'),)
+        return problem_response(error, self._world.new_id(), extra)
+
+    def bug(self, error: BaseException) -> Response:
+        """The answer to a request that met a bug; the bug is reported."""
+        trace_id = self._world.new_id()
+        self._unexpected(error, trace_id)
+        hidden = RegistryError("something went wrong inside the registry", hint=f"its log knows more of {trace_id}")
+        return problem_response(hidden, trace_id, _ALWAYS)
+
+
+def too_large(limit: int) -> TooLarge:
+    """The error for a body beyond the limit of its route."""
+    return TooLarge("the body is too large", hint=f"at most {limit} bytes", limit=limit)

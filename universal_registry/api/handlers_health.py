@@ -1,0 +1,38 @@
+"""Health, for load balancers, service managers and `curl`; and the description of the API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from universal_registry.api.context import Call, Context
+from universal_registry.api.http import JSON_TYPE, Response, json_response
+from universal_registry.observe.health import HealthSnapshot
+
+
+def _told(snapshot: HealthSnapshot) -> Response:
+    shown: dict[str, Any] = {
+        name: value for name, value in msgspec.structs.asdict(snapshot).items() if value not in ("", None)
+    }
+    return json_response(shown, status=200 if snapshot.ok else 503)
+
+
+async def health_live(context: Context, _: Call) -> Response:
+    """200 while the process answers."""
+    return _told(context.health.live())
+
+
+async def health_db(context: Context, _: Call) -> Response:
+    """200 while the database can be read and written, else 503 with the reason."""
+    return _told(await context.health.db())
+
+
+async def health_ready(context: Context, _: Call) -> Response:
+    """200 once the daemon does its whole work, else 503 with the reason."""
+    return _told(await context.health.ready())
+
+
+async def openapi(context: Context, _: Call) -> Response:
+    """The OpenAPI document."""
+    return Response(headers=(("content-type", JSON_TYPE),), body=context.openapi())

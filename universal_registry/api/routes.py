@@ -1,0 +1,231 @@
+"""The route table: each route stands here once, for dispatch, for OpenAPI and for the reference."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+
+from universal_registry.api import handlers_changes as changes
+from universal_registry.api import handlers_control as control
+from universal_registry.api import handlers_health as health
+from universal_registry.api import handlers_records as records
+from universal_registry.api.auth import Scope
+from universal_registry.api.context import BODY_LIMIT, BULK_LIMITS, Handler
+from universal_registry.kernel.errors import Malformed, MethodNotAllowed, NotFound
+from universal_registry.registry.words import near, shown
+
+_BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+
+class Param(NamedTuple):
+    """A query parameter. `many`: it may be repeated."""
+
+    name: str
+    doc: str
+    type: str = "string"
+    many: bool = False
+    required: bool = False
+
+
+class Route(NamedTuple):
+    """`body`: a model of the JSON body, `"record"`, or `"records"` (see openapi.py). `answer`: what 200 carries."""
+
+    method: str
+    pattern: str
+    handler: Handler
+    scope: Scope
+    summary: str
+    query: tuple[Param, ...] = ()
+    body: type[msgspec.Struct] | str | None = None
+    answer: str = "json"
+    body_limit: int = BODY_LIMIT
+
+    @property
+    def segments(self) -> list[str]:
+        return self.pattern.split("/")[1:]
+
+
+_MESSAGE = Param("message", "why, for the log; at most 1,000 characters")
+_THERE = Param("namespace", "of the record")
+_STRICT = Param("strict", "refuse fields that the catalogue does not declare", "boolean")
+_DASH = Param("name", "the name, when the last segment of the path is `-`")
+_LIMIT = Param("limit", "at most this many, 1 to 1,000; 100 if absent", "integer")
+_SELECT = Param("select", "a selector, such as `kind=alias,labels.tier=backend`", many=True)
+_FILTERS = (
+    Param("name", "a glob with `*` and `?`", many=True),
+    Param("class", "a classification, its children included", many=True),
+    Param("label", "`KEY=VALUE`, `KEY` (has it) or `!KEY` (has it not)", many=True),
+    Param("field", "`FIELD=VALUE`, a field of the spec", many=True),
+    _SELECT,
+)
+_ACROSS = (Param("kind", "a kind", many=True), Param("namespace", "a namespace", many=True))
+_PAGING = (_LIMIT, Param("page", "`next` of the page before"))
+_RECORD = "/v1/{namespace}/{plural}/{name}"
+_TARGET = "/v1/-/targets/{namespace}/{name}"
+_BULK = BULK_LIMITS.body
+
+ROUTES: tuple[Route, ...] = (
+    Route("GET", "/health/live", health.health_live, Scope.OPEN, "Does the process answer?"),
+    Route("GET", "/health/db", health.health_db, Scope.OPEN, "Can the database be read and written?"),
+    Route("GET", "/health/ready", health.health_ready, Scope.OPEN, "Does the daemon do its whole work?"),
+    Route("GET", "/openapi.json", health.openapi, Scope.READ, "This API as OpenAPI 3.1"),
+    # records
+    Route("GET", _RECORD, records.get_record, Scope.READ, "Read a record", (_DASH,), answer="record"),
+    Route(
+        "PUT", _RECORD, records.put_record, Scope.WRITE, "Make a record exactly this",
+        (_DASH, _MESSAGE, _STRICT), "record", "written",
+    ),
+    Route(
+        "PATCH", _RECORD, records.patch_record, Scope.WRITE, "Merge into a record, or create it",
+        (_DASH, _MESSAGE, _STRICT), "record", "written",
+    ),
+    Route(
+        "DELETE", _RECORD, records.delete_record, Scope.WRITE, "Remove a record",
+        (_DASH, _MESSAGE, Param("missing_ok", "no error when there is none", "boolean")), answer="written",
+    ),
+    Route(
+        "GET", "/v1/{namespace}/{plural}", records.list_records, Scope.READ, "List records of a kind",
+        (*_FILTERS, *_PAGING), answer="records",
+    ),
+    Route(
+        "GET", "/v1/-/records", records.all_records, Scope.READ, "List records over kinds and namespaces",
+        (*_ACROSS, *_FILTERS, *_PAGING), answer="records",
+    ),
+    Route(
+        "GET", "/v1/-/find", records.find_records, Scope.READ, "All records that a name may mean",
+        (Param("name", "`[kind/]name`, exact", required=True), _THERE), answer="records",
+    ),
+    Route(
+        "POST", "/v1/batch", records.batch, Scope.WRITE, "Many operations, one revision, all or nothing",
+        body=records.BatchBody, answer="batch", body_limit=_BULK,
+    ),
+    Route(
+        "POST", "/v1/-/apply", records.apply, Scope.WRITE, "Make records what documents say, all or nothing",
+        (Param("mode", "`put` (a document is the whole record; if absent) or `merge`"), _MESSAGE, _STRICT),
+        "records", "batch", _BULK,
+    ),
+    Route(
+        "GET", "/v1/-/export", records.export, Scope.READ, "Records as NDJSON documents, to apply elsewhere",
+        (*_ACROSS, *_FILTERS), answer="ndjson",
+    ),
+    Route(
+        "GET", "/v1/changes", changes.changes, Scope.READ, "The change log after a cursor; long poll",
+        (
+            Param("after", "the cursor of an earlier answer"),
+            Param("from", "`beginning` (if absent), `now`, or a cursor"),
+            Param("limit", "about so many lines, whole revisions only; 1 to 5,000, 1,000 if absent", "integer"),
+            Param("wait", "seconds to wait for a change, 0 (if absent) to 60", "integer"),
+        ),
+        answer="ndjson",
+    ),
+    # the catalogue
+    Route("GET", "/v1/-/kinds", records.kinds, Scope.READ, "All kinds"),
+    Route("GET", "/v1/-/kinds/{kind}", records.kind, Scope.READ, "One kind, with its JSON Schema"),
+    Route("GET", "/v1/-/classes", records.classes, Scope.READ, "All classifications"),
+    # propagation
+    Route("GET", "/v1/-/targets", control.targets, Scope.READ, "All targets with their state"),
+    Route("POST", "/v1/-/targets", control.add_target, Scope.PROPAGATE, "Add a target", body=control.TargetBody),
+    Route("GET", _TARGET, control.target, Scope.READ, "One target with its state"),
+    Route(
+        "POST", _TARGET + "/test", control.test_target, Scope.PROPAGATE, "Send a test event now",
+        (Param("show", "add the exact request to the answer", "boolean"),),
+    ),
+    Route("GET", "/v1/-/routes", control.routes, Scope.READ, "All routes"),
+    Route("POST", "/v1/-/routes", control.add_route, Scope.PROPAGATE, "Make a route", body=control.RouteBody),
+    Route(
+        "POST", "/v1/-/propagate", control.propagate, Scope.PROPAGATE, "Begin a propagation",
+        body=control.PropagateBody,
+    ),
+    Route("GET", "/v1/-/sessions", control.sessions, Scope.READ, "All sessions"),
+    Route("GET", "/v1/-/sessions/{id}", control.session, Scope.READ, "One session with its targets"),
+    Route(
+        "GET", "/v1/-/where", control.where, Scope.READ, "Which targets have a record, and why not",
+        (Param("name", "`[kind/]name`", required=True), _THERE),
+    ),
+    Route(
+        "GET", "/v1/-/deliveries", control.deliveries, Scope.READ, "Deliveries not done yet",
+        (
+            Param("target", "`[namespace/]name`"),
+            Param("name", "of the record, `[kind/]name`"),
+            _THERE,
+            Param("session", "a session's id"),
+            Param("state", "pending, sending, waiting, dead or cancelled", many=True),
+            Param("limit", "at most this many, 1 to 1,000; 100 if absent", "integer"),
+        ),
+    ),
+    Route("GET", "/v1/-/deliveries/{id}/attempts", control.attempts, Scope.READ, "The failed attempts at a delivery"),
+    Route("GET", "/v1/-/status", control.status, Scope.READ, "What there is and how it goes"),
+)  # fmt: skip
+
+
+class Match(NamedTuple):
+    """A route and the decoded values of its segments."""
+
+    route: Route
+    params: dict[str, str]
+
+
+def match(method: str, path: str) -> Match:
+    """The route of a raw path. HEAD is served by GET. Raises NotFound with a near path, MethodNotAllowed, Malformed."""
+    wanted = "GET" if method == "HEAD" else method
+    segments = [_decode(segment) for segment in path.split("/")[1:]]
+    allowed: set[str] = set()
+    # Literal patterns come before those with names, so that `/v1/-/kinds` is no record.
+    for route in _BY_LENGTH.get(len(segments), ()):
+        params = _fits(route.segments, segments)
+        if params is None:
+            continue
+        if route.method == wanted:
+            return Match(route, params)
+        allowed.add(route.method)
+    if allowed:
+        allow = ", ".join(sorted(allowed | ({"HEAD"} if "GET" in allowed else set())))
+        raise MethodNotAllowed(f"{method[:20]} is not for {path[:100]}", hint=f"allowed: {allow}", allow=allow)
+    raise _no_such_path(path)
+
+
+def _fits(pattern: list[str], segments: list[str]) -> dict[str, str] | None:
+    params: dict[str, str] = {}
+    for wanted, found in zip(pattern, segments, strict=True):
+        if not wanted.startswith("{"):
+            if wanted != found:
+                return None
+        elif not found or (found == "-" and wanted == "{namespace}" and not params):
+            return None  # `-` stands for the control plane, not for a namespace
+        else:
+            params[wanted[1:-1]] = found
+    return params
+
+
+def _decode(segment: str) -> str:
+    """A segment percent-decoded, once. A slash that was encoded stays in it; a NUL or other than UTF-8 is refused."""
+    if _BAD_ESCAPE.search(segment):
+        raise Malformed(f"path segment {segment[:60]!r}: % is not followed by two hex digits", hint="write %25 for %")
+    try:
+        text = unquote_to_bytes(segment).decode()
+    except UnicodeDecodeError:
+        raise Malformed(f"path segment {segment[:60]!r} is not UTF-8 once decoded") from None
+    if "\0" in text:
+        raise Malformed(f"path segment {segment[:60]!r} holds a NUL")
+    return text
+
+
+def _no_such_path(path: str) -> NotFound:
+    if path != "/" and path.endswith("/"):
+        return NotFound(f"there is nothing at {shown(path)}", hint="leave out the slash at the end")
+    guesses = near(path, tuple(dict.fromkeys(route.pattern for route in ROUTES)))
+    hint = f"did you mean {guesses[0]}?" if guesses else "GET /openapi.json lists all paths"
+    return NotFound(f"there is nothing at {shown(path)}", hint=hint, did_you_mean=guesses)
+
+
+def _by_length() -> dict[int, list[Route]]:
+    found: dict[int, list[Route]] = {}
+    for route in sorted(ROUTES, key=lambda route: [segment.startswith("{") for segment in route.segments]):
+        found.setdefault(len(route.segments), []).append(route)
+    return found
+
+
+_BY_LENGTH = _by_length()

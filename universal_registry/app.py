@@ -1,0 +1,388 @@
+"""The composition root: the only module that picks adapters and puts the product together.
+
+`init` makes a home, `open_app` opens it, as its one owner or for reading. `embedded` is the API in the caller's own
+process, for commands that run without a daemon; `serve`, `up` and `down` are the daemon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from universal_registry.api.auth import Auth
+from universal_registry.api.dispatch import Api
+from universal_registry.api.http import Request, Response
+from universal_registry.api.inprocess import InProcess
+from universal_registry.environment import child_environment, load_settings, runtime_dir
+from universal_registry.kernel.errors import NotFound
+from universal_registry.kernel.settings import Places, Settings
+from universal_registry.kernel.world import SystemWorld, World
+from universal_registry.observe.health import Health, file_taken_away
+from universal_registry.observe.metrics import Gauges
+from universal_registry.propagation.control import PropagationControl
+from universal_registry.propagation.inventory import EngineView
+from universal_registry.propagation.lane import Position
+from universal_registry.propagation.ports import Transport
+from universal_registry.registry.catalogue import load_catalogue
+from universal_registry.registry.service import RegistryService
+from universal_registry.runner.ports import DAEMON
+from universal_registry.security.cipher import Sealer, new_fingerprint_key, open_fingerprint_key, seal_fingerprint_key
+from universal_registry.security.keyring import Keyring
+from universal_registry.storage.database import Database
+from universal_registry.storage.home import admin_token_hash, is_initialised, prepare_home
+from universal_registry.storage.keyfile import check_fingerprint, load_or_create_key
+from universal_registry.storage.lanes_sqlite import SqliteLanes
+from universal_registry.storage.lock import StoreLock, read_holder
+from universal_registry.storage.registry_sqlite import SqliteRegistry
+from universal_registry.storage.writer import GroupWriter
+from universal_registry.transports.lazy import LazyTransport
+
+if TYPE_CHECKING:
+    from universal_registry.observe.logs import Logging
+    from universal_registry.propagation.engine import Engine
+    from universal_registry.runner.detached import Started, Stopped
+    from universal_registry.runner.drive import Driver
+
+COMMAND = "command"
+_DRIVEN = ("/v1/-/propagate", "/v1/-/routes", "/v1/-/targets")
+
+
+class Initialised(msgspec.Struct, frozen=True, kw_only=True):
+    """What `init` found and made. `created`: the files that were not there before."""
+
+    home: Path
+    created: tuple[Path, ...]
+    incarnation: str
+    revision: int
+
+
+class App:
+    """An opened registry. `engine`: None when it was opened for reading."""
+
+    def __init__(
+        self, settings: Settings, world: World, registry: SqliteRegistry, lanes: SqliteLanes, keyring: Keyring
+    ) -> None:
+        self.settings = settings
+        self.world = world
+        self.registry = registry
+        self.lanes = lanes
+        self.keyring = keyring
+        self.service: RegistryService
+        self.engine: Engine | None = None
+        self.control: PropagationControl
+        self.health: Health
+        self.api: Api
+        self.closing = AsyncExitStack()
+
+    async def close(self) -> None:
+        """Finish what was submitted, close the files, let go of the lock."""
+        await self.closing.aclose()
+
+
+# --- opening --------------------------------------------------------------------------------------------------------
+
+
+async def open_app(
+    settings: Settings,
+    *,
+    world: World,
+    read_only: bool = False,
+    create: bool = False,
+    role: str = COMMAND,
+    unready: Callable[[], str] = str,
+    unexpected: Callable[[BaseException, str], None] | None = None,
+) -> App:
+    """Open the registry of a home: as its one owner, under the lock, or for reading, which waits for nobody.
+
+    `create`: make what is missing. `unready`: why not all of the product runs, for health (empty: it does).
+    `unexpected`: told of bugs that a request met. Raises NotFound (no registry here), StoreLocked naming the holder,
+    KeyMismatch, NewerStore, ReadOnlyStore, StorageFull.
+    """
+    places = Places(settings.home)
+    if not create and not is_initialised(places):
+        raise NotFound(f"there is no registry in {places.home} yet", hint="make one with: ureg init")
+    async with AsyncExitStack() as stack:
+        if not read_only:
+            stack.callback(_lock(places, settings, role).release)
+        catalogue = load_catalogue()
+        registry = SqliteRegistry.open(places.registry_db, catalogue, world, read_only=read_only)
+        stack.callback(registry.database.close)
+        database = Database.open(places.propagation_db, "propagation", read_only=read_only)
+        stack.callback(database.close)
+        keyring, sealer = await _sealer(places, registry, world, read_only=read_only)
+        app = App(settings, world, registry, SqliteLanes(database, retry=settings.retry), keyring)
+        writer = GroupWriter(registry, catalogue)
+        stack.push_async_callback(writer.close)
+        app.service = RegistryService(
+            catalogue=catalogue, sealer=sealer, writer=writer, records=registry, log=registry, world=world
+        )
+        _propagation(app, stack, read_only=read_only)
+        _front(app, database, unready, unexpected or _unexpected)
+        app.closing = stack.pop_all()
+        return app
+
+
+def _lock(places: Places, settings: Settings, role: str) -> StoreLock:
+    """A daemon holds its lock for long: nobody waits for that. Commands are soon done."""
+    holder = read_holder(places.lock)
+    wait = 0.0 if holder is not None and holder.role == DAEMON and role == DAEMON else settings.lock_wait
+    return StoreLock.acquire(places.lock, role=role, wait=wait)
+
+
+async def _sealer(places: Places, registry: SqliteRegistry, world: World, *, read_only: bool) -> tuple[Keyring, Sealer]:
+    """The keys of this store. A new store gets a key file, or takes over the one that is there; never a sealed one."""
+    expected = registry.meta("key_fingerprint")
+    keyring = load_or_create_key(places.key, world, may_create=expected is None and not read_only, expected=expected)
+    if expected is not None:
+        check_fingerprint(expected, keyring.fingerprint)
+        sealed = registry.meta("fingerprint_key") or ""
+        return keyring, Sealer(keyring, open_fingerprint_key(keyring, sealed))
+    key = new_fingerprint_key(world)
+    await registry.set_meta(
+        {"key_fingerprint": keyring.fingerprint, "fingerprint_key": seal_fingerprint_key(keyring, key)}
+    )
+    return keyring, Sealer(keyring, key)
+
+
+def _propagation(app: App, stack: AsyncExitStack, *, read_only: bool) -> None:
+    transports = {"webhook": LazyTransport("webhook", lambda: _webhook(app.settings, app.world))}
+    stack.push_async_callback(transports["webhook"].close)
+    view: EngineView = _NoEngine()
+    if not read_only:
+        from universal_registry.propagation.engine import Engine
+
+        view = app.engine = Engine(app.service, app.lanes, transports, app.settings)
+    app.control = PropagationControl(app.service, app.lanes, transports, view, app.world, app.settings)
+
+
+def _front(
+    app: App, database: Database, unready: Callable[[], str], unexpected: Callable[[BaseException, str], None]
+) -> None:
+    files = (app.registry.database, database)
+    app.health = Health(
+        head=app.registry.head,
+        troubles=(
+            *(file_taken_away(file.path) for file in files),
+            *(lambda file=file: file.broken or "" for file in files),
+        ),
+        unready=unready,
+        world=app.world,
+    )
+    app.api = Api(
+        service=app.service,
+        control=app.control,
+        health=app.health,
+        auth=Auth(uid=os.geteuid(), admin_token_hash=admin_token_hash(Places(app.settings.home))),
+        world=app.world,
+        unexpected=unexpected,
+    )
+
+
+def _unexpected(error: BaseException, _trace_id: str) -> None:
+    raise error  # a command has no log: its caller is to see it
+
+
+class _NoEngine:
+    """For those who only read: nothing is sent, so nothing is under way."""
+
+    def wake(self) -> None:
+        """Nobody to wake."""
+
+    def positions(self) -> Mapping[str, Position]:
+        """None but those in the store."""
+        return {}
+
+    def lag(self) -> int:
+        """Not known without reading the log; a daemon or a driven command knows it."""
+        return 0
+
+
+def _webhook(settings: Settings, world: World) -> Transport:
+    from universal_registry.transports.webhook import WebhookTransport
+
+    return WebhookTransport(world, settings)
+
+
+# --- a new home -----------------------------------------------------------------------------------------------------
+
+
+def init(settings: Settings, world: World | None = None) -> Initialised:
+    """Make the home: folders, key, databases, admin token. Changes nothing that is there already, however often.
+
+    Raises KeyMismatch, NewerStore, ReadOnlyStore, StorageFull, StoreLocked (by another command, for too long).
+    """
+    return asyncio.run(_init(settings, world or SystemWorld()))
+
+
+async def _init(settings: Settings, world: World) -> Initialised:
+    places = Places(settings.home)
+    files = (places.key, places.admin_token, places.registry_db, places.propagation_db)
+    before = {file for file in files if file.exists()}
+    prepare_home(places, world)
+    holder = read_holder(places.lock)
+    served = holder is not None and holder.role == DAEMON and is_initialised(places)
+    app = await open_app(settings, world=world, read_only=served, create=True, role="init")
+    try:
+        head = await app.registry.head()
+    finally:
+        await app.close()
+    created = tuple(file for file in files if file.exists() and file not in before)
+    return Initialised(home=places.home, created=created, incarnation=head.incarnation, revision=head.revision)
+
+
+# --- the daemon -----------------------------------------------------------------------------------------------------
+
+
+class _Served:
+    """An opened registry as the runner sees it."""
+
+    def __init__(self, app: App) -> None:
+        from universal_registry.api.server import ApiServer
+
+        assert app.engine is not None
+        settings = app.settings
+        self.app = app
+        self.engine = app.engine
+        self.server = ApiServer(
+            app.api,
+            socket_path=settings.socket or Places(settings.home).socket,
+            listen=settings.listen,
+            short_folder=runtime_dir(),
+        )
+
+    def on_commit(self, callback: Callable[[], None]) -> None:
+        self.app.service.on_commit(callback)
+
+    async def revision(self) -> int:
+        return (await self.app.registry.head()).revision
+
+    async def gauges(self) -> Gauges:
+        depth = await self.app.lanes.depth()
+        return Gauges(
+            db=(await self.app.health.db()).ok,
+            queue_depth=depth.queue_depth + self.engine.lag(),
+            webhooks_pending=depth.webhooks_pending,
+            counters=depth.counters,
+        )
+
+    async def check(self) -> str:
+        found = await self.app.health.db()
+        return found.reason or found.status
+
+    def apply(self, settings: Settings) -> None:
+        self.engine.apply(settings)
+
+    async def close(self) -> None:
+        await self.app.close()
+
+
+def serve(settings: Settings, *, notes: Sequence[str] = (), world: World | None = None) -> int:
+    """`ureg serve`: the daemon, in the foreground, until a signal ends it; then 0. A home is made where there is none.
+
+    `notes`: what was odd about the settings (`Loaded.warnings`), for the log. Raises StoreLocked or Conflict (exit 5)
+    when another daemon has this home or the port.
+    """
+    world = world or SystemWorld()
+    began = world.monotonic()
+    from universal_registry.observe.logs import Log
+    from universal_registry.runner.daemon import Plan
+    from universal_registry.runner.daemon import serve as run
+
+    prepare_home(Places(settings.home), world)
+    events = Log("api")
+
+    def unexpected(error: BaseException, trace_id: str) -> None:
+        events.error("a request met a fault of ours", error, trace_id=trace_id)
+
+    async def open_service(unready: Callable[[], str], logging: Logging) -> _Served:
+        app = await open_app(settings, world=world, create=True, role=DAEMON, unready=unready, unexpected=unexpected)
+        logging.redactor.add(*app.keyring.keys.values())
+        return _Served(app)
+
+    def reread() -> Settings:
+        # What a running daemon cannot change stays; flags of its start are among that.
+        return load_settings({"home": settings.home, "listen": settings.listen, "socket": settings.socket})
+
+    return run(Plan(settings=settings, world=world, open_service=open_service, reread=reread, notes=notes, began=began))
+
+
+def up(settings: Settings) -> Started:
+    """`ureg up`: a daemon in the background, unless one runs; returns when it is ready. Raises why it did not start."""
+    from universal_registry.runner.detached import up as start
+
+    return start(settings, child_environment(settings))
+
+
+def down(settings: Settings) -> Stopped:
+    """`ureg down`: end the daemon of this home, if one runs, and wait for it. Raises Conflict, Forbidden, TimedOut."""
+    from universal_registry.runner.detached import down as stop
+
+    return stop(settings)
+
+
+# --- without a daemon -----------------------------------------------------------------------------------------------
+
+
+def embedded(settings: Settings, *, world: World | None = None, drive: bool = True) -> InProcess:
+    """The API in this process, as a Caller: for commands when no daemon runs.
+
+    Reads take no lock. The first write takes the store's, waiting `settings.lock_wait` seconds (StoreLocked then names
+    its holder), and keeps it until `close`. With `drive`, a request that propagates returns when each delivery that is
+    due has been tried; from then on every read first tries what has become due, so that polling sees retries.
+    """
+    own = _Own(settings, world or SystemWorld(), drive=drive)
+    return InProcess(own.answer, own.close)
+
+
+class _Own:
+    """The registry of a command, opened when it is first needed and no further than that."""
+
+    def __init__(self, settings: Settings, world: World, *, drive: bool) -> None:
+        self._settings = settings
+        self._world = world
+        self._drive = drive
+        self._app: App | None = None
+        self._driver: Driver | None = None
+
+    async def answer(self, request: Request) -> Response:
+        writes = request.method not in ("GET", "HEAD")
+        app = await self._opened(writes=writes)
+        if self._driver is not None and not writes:
+            await self._driver.run(self._seconds())
+        response = await app.api.dispatch(request)
+        if self._drive and writes and response.status < 400 and request.path in _DRIVEN:
+            await self._driver_of(app).run(self._seconds())
+        return response
+
+    async def _opened(self, *, writes: bool) -> App:
+        if self._app is not None and writes and self._app.engine is None:
+            await self.close()
+        if self._app is None:
+            self._app = await open_app(self._settings, world=self._world, read_only=not writes)
+        return self._app
+
+    def _driver_of(self, app: App) -> Driver:
+        from universal_registry.runner.drive import Driver
+
+        assert app.engine is not None
+        if self._driver is None:
+            self._driver = Driver(app.engine, self._world)
+        return self._driver
+
+    def _seconds(self) -> float:
+        return self._settings.retry.timeout_seconds + 5.0
+
+    async def close(self) -> None:
+        app, driver, self._app, self._driver = self._app, self._driver, None, None
+        try:
+            if driver is not None:
+                await driver.stop()
+        finally:
+            if app is not None:
+                await app.close()

@@ -1,0 +1,386 @@
+"""The only reader of the environment and of `config.py`: settings in layers, each value with its origin.
+
+Layers, the later wins: defaults, the literals of `config.py` in the home, the environment, flags. A setting `NAME` is
+read from `REGISTRY_NAME`, one of `retry` from `REGISTRY_RETRY_NAME`. Every value is checked here, once, so that nothing
+behind this module meets a wrong one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from universal_registry.kernel.errors import SettingError
+from universal_registry.kernel.settings import RetrySettings, Settings
+
+PREFIX = "REGISTRY_"
+LOG_LEVELS = ("debug", "info", "warning", "error")
+# Variables of ours that are no settings: launchers, tests and parts that are not built yet read or will read them.
+OTHER_VARIABLES = ("RUN_DIR", "DEBUG", "PYTHON", "LAUNCHED", "DB_HOST", "DB_NAME", "DB_USER", "DB_PASSWORD", "DB_PORT")
+_DATABASE = ("HOST", "NAME", "USER", "PASSWORD", "PORT")
+_ENCRYPTION_KEYS = {
+    "enabled": bool,
+    "algorithm": str,
+    "key_rotation_interval_days": int,
+    "key_path": str,
+    "rotation_enabled": bool,
+    "encrypt_payloads": bool,
+    "encrypt_logs": bool,
+    "encrypt_metrics": bool,
+}
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "false", "no", "off"})
+_LISTEN = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:\[\]]+)):([0-9]{1,5})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A value as a layer gives it. `origin` is `config.py:12`, `REGISTRY_LISTEN` or `--listen`."""
+
+    value: object
+    origin: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """The settings, where each comes from (`home`, `listen`, `retry.max_retries` ... -> origin) and what was odd."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+    warnings: tuple[str, ...] = ()
+    encryption: Mapping[str, object] = field(default_factory=dict)
+    runtime_dir: Path
+
+
+def load_settings(flags: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings of this process. `flags`: by setting name, None for those not given. Raises SettingError."""
+    return load(flags, environ).settings
+
+
+def load(flags: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None) -> Loaded:
+    """As `load_settings`, with the origin of each value, for `config show` and the log of a starting daemon."""
+    environ = os.environ if environ is None else environ
+    given = {name: Given(value, _flag(name)) for name, value in (flags or {}).items() if value is not None}
+    _refuse_database(environ)
+    home = find_home(given.get("home"), environ)
+    literals, encryption, warnings = _read_config(Path(str(home.value)) / "config.py")
+    layers = {**literals, **_from_environment(environ), **given, "home": home}
+    warnings += _unknown_variables(environ)
+    values, origins = _checked(Settings, "", layers)
+    retry, retry_origins = _checked(RetrySettings, "retry.", layers)
+    for name in layers.keys() - origins.keys() - retry_origins.keys():
+        warnings.append(f"{layers[name].origin}: no setting is called {name}{_meant(name, [*origins, *retry_origins])}")
+    return Loaded(
+        settings=Settings(**values, retry=RetrySettings(**retry)),
+        origins=origins | retry_origins,
+        warnings=tuple(warnings),
+        encryption=encryption,
+        runtime_dir=runtime_dir(environ),
+    )
+
+
+def environment() -> Mapping[str, str]:
+    """The environment of this process, for `scan`, which registers it."""
+    return os.environ
+
+
+def child_environment(settings: Settings, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment for a daemon that this process starts: ours, with home and addresses said outright."""
+    environ = os.environ if environ is None else environ
+    said = {PREFIX + "HOME": str(settings.home), PREFIX + "LISTEN": settings.listen}
+    if settings.socket is not None:
+        said[PREFIX + "SOCKET"] = str(settings.socket)
+    return {**environ, **said}
+
+
+def debugging() -> bool:
+    """Whether a traceback of our own bugs is wanted (`REGISTRY_DEBUG=1`)."""
+    return os.environ.get(PREFIX + "DEBUG", "").lower() in _TRUE
+
+
+# --- places ---------------------------------------------------------------------------------------------------------
+
+
+def find_home(flag: Given | None, environ: Mapping[str, str]) -> Given:
+    """The home and its origin: flag, REGISTRY_HOME, the checkout, $XDG_DATA_HOME, ~/.local/share."""
+    if flag is not None:
+        return Given(_absolute(flag, "home", environ), flag.origin)
+    if text := environ.get(PREFIX + "HOME", ""):
+        return Given(_absolute(Given(text, PREFIX + "HOME"), "home", environ), PREFIX + "HOME")
+    root = Path(__file__).resolve().parent.parent
+    if (root / "run_registry.sh").is_file() and any(
+        (root / mark).is_file() for mark in ("config.py", "pyproject.toml")
+    ):
+        return Given(root, "the checkout")
+    data = environ.get("XDG_DATA_HOME", "")
+    if data.startswith("/"):
+        return Given(Path(data) / "universal-registry", "XDG_DATA_HOME")
+    return Given(_user_home(environ) / ".local" / "share" / "universal-registry", "default")
+
+
+def runtime_dir(environ: Mapping[str, str] | None = None) -> Path:
+    """Where a socket goes whose path in the home would be too long for the kernel."""
+    environ = os.environ if environ is None else environ
+    for name in (PREFIX + "RUN_DIR", "XDG_RUNTIME_DIR", "TMPDIR"):
+        if environ.get(name, "").startswith("/"):
+            return Path(environ[name])
+    return Path("/tmp")  # noqa: S108 - the name below it is hashed and the folder is ours alone
+
+
+def _user_home(environ: Mapping[str, str]) -> Path:
+    home = environ.get("HOME", "")
+    return Path(home) if home.startswith("/") else Path(os.path.expanduser("~"))
+
+
+def _absolute(given: Given, name: str, environ: Mapping[str, str]) -> Path:
+    text = os.fspath(given.value) if isinstance(given.value, str | Path) else ""
+    if not text or "\0" in text:
+        raise _bad(name, given, "a folder" if name == "home" else "a path")
+    if text == "~" or text.startswith("~/"):
+        text = str(_user_home(environ)) + text[1:]
+    return Path(os.path.abspath(text))
+
+
+# --- layers ---------------------------------------------------------------------------------------------------------
+
+
+def _setting_names() -> Iterator[tuple[str, str]]:
+    """Each setting and its environment variable."""
+    for item in fields(Settings):
+        if item.name != "retry":
+            yield item.name, PREFIX + item.name.upper()
+    for item in fields(RetrySettings):
+        yield "retry." + item.name, PREFIX + "RETRY_" + item.name.upper()
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Given]:
+    found = {}
+    for name, variable in _setting_names():
+        text = environ.get(variable)
+        # An empty variable is an unset one, as shells have it; but no TCP address is a choice.
+        if text is not None and (text or name == "listen"):
+            found[name] = Given(text, variable)
+    return found
+
+
+def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    known = {variable for _, variable in _setting_names()} | {PREFIX + name for name in OTHER_VARIABLES}
+    return [
+        f"{name}: no setting is called so{_meant(name, sorted(known))}"
+        for name in sorted(environ)
+        if name.startswith(PREFIX) and name not in known
+    ]
+
+
+def _refuse_database(environ: Mapping[str, str]) -> None:
+    """PostgreSQL is asked for by REGISTRY_DB_*. Going on with SQLite would put the records where nobody looks."""
+    given = [name for name in _DATABASE if environ.get(f"{PREFIX}DB_{name}")]
+    if not given:
+        return
+    shown = ", ".join(f"{PREFIX}DB_{name}" for name in given)
+    missing = "" if "HOST" in given else f"; {PREFIX}DB_HOST is missing"
+    raise SettingError(
+        f"{shown} ask for PostgreSQL, which is not built yet{missing}",
+        hint=f"unset {shown} to use SQLite in the home folder",
+        setting="db",
+    )
+
+
+def _read_config(path: Path) -> tuple[dict[str, Given], dict[str, object], list[str]]:
+    """The two dicts of `config.py`, read as literals: the file is never run."""
+    try:
+        source = path.read_text("utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        return {}, {}, []
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError(f"{path} cannot be read: {_why(error)}", setting="config.py") from None
+    tables = _literal_tables(source, path)
+    retry, warnings = {}, []
+    known = {item.name for item in fields(RetrySettings)}
+    for key, given in tables.get("RETRY_CONFIG", {}).items():
+        if key in known:
+            retry["retry." + key] = given
+        else:
+            warnings.append(f"{given.origin}: RETRY_CONFIG has no key {key}{_meant(key, sorted(known))}")
+    encryption, more = _encryption(tables.get("ENCRYPTION_CONFIG", {}))
+    return retry, encryption, warnings + more
+
+
+def _encryption(table: Mapping[str, Given]) -> tuple[dict[str, object], list[str]]:
+    values: dict[str, object] = {}
+    warnings = []
+    for key, given in table.items():
+        wanted = _ENCRYPTION_KEYS.get(key)
+        if wanted is None:
+            warnings.append(f"{given.origin}: ENCRYPTION_CONFIG has no key {key}{_meant(key, list(_ENCRYPTION_KEYS))}")
+        elif type(given.value) is not wanted:
+            raise _bad(f"ENCRYPTION_CONFIG[{key!r}]", given, f"a {wanted.__name__}")
+        else:
+            values[key] = given.value
+            if key in ("enabled", "encrypt_payloads") and given.value is False:
+                warnings.append(
+                    f"{given.origin}: secrets and payloads stay sealed at rest; sealing on the wire is not built yet"
+                )
+    return values, warnings
+
+
+def _literal_tables(source: str, path: Path) -> dict[str, dict[str, Given]]:
+    import ast
+
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError) as error:
+        line = f":{error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        raise SettingError(f"{path}{line} is not Python: {_why(error)}", setting="config.py") from None
+    found = {}
+    for node in tree.body:
+        target = (
+            node.targets[0]
+            if isinstance(node, ast.Assign)
+            else node.target
+            if isinstance(node, ast.AnnAssign)
+            else None
+        )
+        if not isinstance(node, ast.Assign | ast.AnnAssign) or not isinstance(target, ast.Name):
+            continue
+        if target.id in ("RETRY_CONFIG", "ENCRYPTION_CONFIG"):
+            found[target.id] = _literal_table(node.value, target.id, path)
+    return found
+
+
+def _literal_table(node: Any, name: str, path: Path) -> dict[str, Given]:
+    import ast
+
+    where = f"{path.name}:{getattr(node, 'lineno', 1)}"
+    if not isinstance(node, ast.Dict):
+        raise SettingError(
+            f"{name} in {where} is not a dict written out", hint="write {...} with plain values", setting=name
+        )
+    found = {}
+    for key, item in zip(node.keys, node.values, strict=True):
+        at = f"{path.name}:{item.lineno}"
+        try:
+            found[str(ast.literal_eval(key))] = Given(ast.literal_eval(item), at)  # type: ignore[arg-type]
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            hint = "write plain values: the file is read, never run"
+            raise SettingError(f"{name} in {at} is not written out as a literal", hint=hint, setting=name) from None
+    return found
+
+
+# --- checks ---------------------------------------------------------------------------------------------------------
+
+
+def _checked(settings: type, prefix: str, layers: Mapping[str, Given]) -> tuple[dict[str, Any], dict[str, str]]:
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for item in fields(settings):
+        name = prefix + item.name
+        if name == "retry":
+            continue
+        given = layers.get(name)
+        origins[name] = given.origin if given else "default"
+        if given:
+            values[item.name] = _convert(name, item, given)
+    return values, origins
+
+
+def _convert(name: str, item: Field[Any], given: Given) -> object:
+    match str(item.type):
+        case "bool":
+            return _boolean(name, given)
+        case "int" | "float":
+            return _number(name, item, given)
+        case "str" if name == "log_level":
+            return _level(name, given)
+        case "str" if name == "listen":
+            host, port = parse_listen(given.value, given.origin)
+            return _joined(host, port) if host else ""
+        case _:
+            return _absolute(given, name, {}) if not isinstance(given.value, Path) else given.value.absolute()
+
+
+def _boolean(name: str, given: Given) -> bool:
+    if isinstance(given.value, bool):
+        return given.value
+    word = given.value.strip().lower() if isinstance(given.value, str) else ""
+    if word not in _TRUE | _FALSE:
+        raise _bad(name, given, "true or false")
+    return word in _TRUE
+
+
+def _number(name: str, item: Field[Any], given: Given) -> int | float:
+    whole = str(item.type) == "int"
+    low, high = item.metadata["low"], item.metadata["high"]
+    wanted = f"a {'whole ' if whole else ''}number from {low:g} to {high:.10g}"
+    value = given.value
+    if isinstance(value, str) and value.isascii():
+        try:
+            value = int(value) if whole else float(value)
+        except ValueError:
+            raise _bad(name, given, wanted) from None
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+        raise _bad(name, given, wanted)
+    if not low <= value <= high:
+        raise _bad(name, given, wanted)
+    return value if whole else float(value)
+
+
+def _level(name: str, given: Given) -> str:
+    word = str(given.value).strip().lower()
+    if word not in LOG_LEVELS:
+        raise _bad(name, given, "one of " + ", ".join(LOG_LEVELS))
+    return word
+
+
+def parse_listen(value: object, origin: str = "--listen") -> tuple[str, int]:
+    """HOST and PORT of an address to listen on; ("", 0) for none. Only loopback: there is no TLS yet. SettingError."""
+    given = Given(value, origin)
+    if value == "":
+        return "", 0
+    match = _LISTEN.fullmatch(value) if isinstance(value, str) else None
+    if match is None or int(match[3]) > 65535:
+        raise _bad("listen", given, "HOST:PORT with a port from 0 to 65535, as 127.0.0.1:8080")
+    host = match[1] or match[2]
+    if not _is_loopback(host):
+        raise _bad("listen", given, "127.0.0.1, [::1] or localhost: TLS is not built, and tokens must not go in clear")
+    return host, int(match[3])
+
+
+def _joined(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _is_loopback(host: str) -> bool:
+    from ipaddress import ip_address
+
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _bad(name: str, given: Given, wanted: str) -> SettingError:
+    shown = repr(str(given.value) if isinstance(given.value, Path) else given.value)
+    shown = shown if len(shown) <= 80 else shown[:77] + "..."
+    return SettingError(
+        f"{given.origin}: {name} is {shown}", hint=f"give {wanted}", setting=name, origin=given.origin, allowed=wanted
+    )
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-").replace(".", "-")
+
+
+def _meant(word: str, words: list[str]) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, words, n=1, cutoff=0.7)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _why(error: Exception) -> str:
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error).splitlines()[0]
