@@ -10,7 +10,8 @@ import msgspec
 
 from universal_registry.api.http import Request, Response
 from universal_registry.kernel.errors import Invalid, Malformed, UsageError
-from universal_registry.kernel.loader import DEFAULT_LIMITS, Limits, load_json
+from universal_registry.kernel.limits import DEFAULT_LIMITS, Limits
+from universal_registry.kernel.loader import load_json
 from universal_registry.observe.health import Health
 from universal_registry.registry.service import Actor, RegistryService
 

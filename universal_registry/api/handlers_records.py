@@ -32,7 +32,8 @@ from universal_registry.api.http import NDJSON_TYPE, Request, Response, json_res
 from universal_registry.kernel.errors import Invalid, NotFound, PreconditionFailed, TooLarge, UsageError
 from universal_registry.kernel.ids import Key
 from universal_registry.kernel.jsonvalue import canonical
-from universal_registry.kernel.loader import DEFAULT_LIMITS, Limits, load_ndjson, load_yaml
+from universal_registry.kernel.limits import DEFAULT_LIMITS, Limits
+from universal_registry.kernel.loader import load_ndjson, load_yaml
 from universal_registry.registry.catalogue import Kind
 from universal_registry.registry.jsonschema import json_schema
 from universal_registry.registry.record import document

@@ -24,7 +24,7 @@ from ruamel.yaml.reader import ReaderError
 from ruamel.yaml.scanner import Scanner
 
 from universal_registry.kernel.errors import Malformed, RegistryError
-from universal_registry.kernel.loader import (
+from universal_registry.kernel.limits import (
     Limits,
     brief,
     check_string,

@@ -19,7 +19,7 @@ _SECRET = {
         },
         {
             "type": "object",
-            "properties": {"$sealed": {"type": "string"}, "$mac": {"type": "string"}},
+            "properties": {"$sealed": {"type": "string"}, "$mac": {"type": "string", "pattern": "^[\\x00-\\x7f]*$"}},
             "required": ["$sealed", "$mac"],
             "additionalProperties": False,
         },

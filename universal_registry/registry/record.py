@@ -10,6 +10,7 @@ import msgspec
 
 from universal_registry.kernel.ids import Key
 from universal_registry.kernel.jsonvalue import canonical
+from universal_registry.security.cipher import commitment_view
 
 
 class Lifecycle(StrEnum):
@@ -74,17 +75,6 @@ META_FIELDS = (
 def content_of(record: Record) -> Content:
     """The part that a writer decides."""
     return Content(**{field: getattr(record, field) for field in CONTENT_FIELDS})
-
-
-def commitment_view(value: Any) -> Any:
-    """The value with each sealed secret replaced by its keyed digest, so that ciphertext never enters a fingerprint."""
-    if isinstance(value, dict):
-        if "$sealed" in value:
-            return {"$mac": value.get("$mac")}
-        return {key: commitment_view(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [commitment_view(item) for item in value]
-    return value
 
 
 def fingerprint(content: Content) -> str:

@@ -10,8 +10,8 @@ from universal_registry.kernel.errors import Invalid
 from universal_registry.kernel.jsonvalue import name_of_type
 from universal_registry.registry.catalogue import Classification, Field, FieldType, Kind
 from universal_registry.registry.words import near, shown
+from universal_registry.security.cipher import KEPT, is_sealed
 
-KEPT_SECRET = {"$secret": "kept"}
 _ARTICLE = {"integer": "an integer", "object": "an object", "array": "an array", "null": "null"}
 _PYTHON: dict[FieldType, tuple[type, ...]] = {
     FieldType.STRING: (str,),
@@ -118,7 +118,7 @@ class _Check:
 
 
 def _check_secret(field: Field, value: Any, path: str) -> None:
-    if type(value) is str or value == KEPT_SECRET or _is_sealed(value):
+    if type(value) is str or value == KEPT or is_sealed(value):
         return
     if value is None:
         raise _mistyped(field, None, path)
@@ -128,10 +128,6 @@ def _check_secret(field: Field, value: Any, path: str) -> None:
         path=path,
         expected="string",
     )
-
-
-def _is_sealed(value: Any) -> bool:
-    return type(value) is dict and value.keys() == {"$sealed", "$mac"} and all(type(v) is str for v in value.values())
 
 
 def _mistyped(field: Field, value: Any, path: str) -> Invalid:
