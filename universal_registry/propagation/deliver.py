@@ -72,4 +72,5 @@ def sign_and_address(delivery_id: str, body: bytes, target: Target, now: datetim
         body=body,
         network=target.network,
         timeout=target.timeout or timeout,
+        insecure_http=target.insecure_http,
     )

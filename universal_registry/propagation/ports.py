@@ -15,13 +15,17 @@ from universal_registry.security.addresses import Policy
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
-    """The exact bytes for one attempt, and the limits under which they may be sent. `timeout`: seconds, for all."""
+    """The exact bytes for one attempt, and the limits under which they may be sent. `timeout`: seconds, for all.
+
+    `insecure_http`: they may travel in clear beyond loopback.
+    """
 
     url: str
     headers: tuple[tuple[str, str], ...]
     body: bytes
     network: Policy
     timeout: float = 30.0
+    insecure_http: bool = False
 
 
 class Transport(Protocol):

@@ -16,7 +16,7 @@ from itertools import groupby
 from operator import itemgetter
 
 import aiohttp
-from aiohttp.typedefs import URL  # type: ignore[attr-defined] # aiohttp's own, and so no dependency of ours
+from yarl import URL
 
 from universal_registry.kernel.errors import AddressRefused, Invalid, RegistryError
 from universal_registry.kernel.settings import Settings
@@ -32,6 +32,7 @@ LONGEST_WAIT = timedelta(hours=24)
 MOST_KEPT_ORIGINS = 256
 _SHOWN = 300
 _ECHO = 12
+_ECHO_SEARCHED = 64 << 10
 _HEAD_LINE = 8190
 _HEADERS = 100
 _REJECTED = (400, 413, 422)
@@ -149,7 +150,7 @@ class _Exchange:
 
     def begin(self) -> Attempt:
         """Check the URL, and the address where it names one. Raises Invalid, AddressRefused."""
-        url = _checked(self.envelope.url)
+        url = _checked(self.envelope.url, insecure_http=self.envelope.insecure_http)
         self.attempt = Attempt(url, self.envelope.network)
         if url.address is not None:
             self.attempt.check(url.host)
@@ -204,12 +205,9 @@ class _Exchange:
         return _plain(f"{name}: {text}") if text else name
 
 
-def _checked(url: str) -> Url:
+def _checked(url: str, *, insecure_http: bool) -> Url:
     """The URL's parts. An IPv4 address in one of its older forms (2130706433, 0x7f.1) in the form that is checked."""
-    try:
-        parts = check_url(url)
-    except AddressRefused:
-        parts = check_url(url, insecure_http=True)  # the target's record was checked: it allows cleartext
+    parts = check_url(url, insecure_http=insecure_http)
     if parts.address is not None:
         return parts
     try:
@@ -293,7 +291,7 @@ def _broken(host: str, error: Exception, cause: BaseException, *, began: bool) -
     if isinstance(cause, OSError):
         known = _OS.get(cause.errno or 0)
         return known.format(host=host) if known else f"no connection to {host}: {_os_reason(cause)}"
-    if isinstance(error, aiohttp.ClientError):
+    if isinstance(error, aiohttp.ClientConnectionError):  # the only ones whose text holds no URL
         return f"no answer from {host}: {error}"
     return f"a fault of ours in sending to {host}: {type(error).__name__}"
 
@@ -315,7 +313,12 @@ def _plain(text: str) -> str:
 
 
 def without_echo(text: str, envelope: Envelope) -> str:
-    """The far side's words, without what they repeat of our request: its body, its signature, the URL's path."""
+    """The far side's words, without what they repeat of our request: its body, its signature, the URL's path.
+
+    Nothing of them where the body is too long to be searched while others wait.
+    """
+    if len(envelope.body) > _ECHO_SEARCHED:
+        return ""
     bare = text.replace("\\", "")  # in a JSON string within JSON, quotes are escaped
     ours = [envelope.body.decode("utf-8", "replace").replace("\\", "")]
     ours += [value for name, value in envelope.headers if name.lower() in _NEVER_SHOWN]
