@@ -10,7 +10,7 @@ import msgspec
 import orjson
 
 from universal_registry.kernel.errors import Corrupt, Invalid, NotFound, TooLarge, UsageError
-from universal_registry.kernel.ids import Key, check_name
+from universal_registry.kernel.ids import NAME_BYTES, Key, check_name
 from universal_registry.kernel.jsonvalue import canonical
 from universal_registry.kernel.world import World
 from universal_registry.log.change import Change, Op
@@ -231,12 +231,14 @@ class RegistryService:
     async def find(self, reference: str, namespace: str | None = None) -> Sequence[Record]:
         """All records that `[kind/]name` may mean. A name may hold slashes: the kind counts only if there is one."""
         head, slash, rest = reference.partition("/")
-        name = check_name(reference)
-        found = list(await self.records.find(name, namespace))
+        found: list[Record] = []
+        if not slash or len(reference.encode(errors="replace")) <= NAME_BYTES:
+            found += await self.records.find(check_name(reference), namespace)
         if slash and rest:
             try:
                 kind = self.catalogue.kind(head).name
             except Invalid:
+                check_name(reference)
                 return found
             found += [record for record in await self.records.find(check_name(rest), namespace) if record.kind == kind]
         return found

@@ -1,0 +1,85 @@
+"""Tables: aligned by what a terminal shows, fitted to its width, nothing in them that steers it."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from universal_registry.cli.grid import cell, cut, escaped, table, width
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain", "plain"),
+        ("a\nb\tc\rd", r"a\nb\tc\rd"),
+        ("\x1b[31mred", r"\x1b[31mred"),
+        ("\u202eevil", r"\u202eevil"),
+        ("\x9b31m", r"\x9b31m"),
+        ("\u2028", r"\u2028"),
+        ("\udcff", r"\udcff"),
+        ("👩\u200d🚀", "👩\u200d🚀"),
+        ("日本", "日本"),
+    ],
+)
+def test_what_steers_a_terminal_is_written_out(text: str, shown: str) -> None:
+    assert escaped(text) == shown
+
+
+@pytest.mark.parametrize(("text", "columns"), [("abc", 3), ("日本", 4), ("🦊", 2), ("e\u0301", 1), ("", 0)])
+def test_width_is_what_a_terminal_shows(text: str, columns: int) -> None:
+    assert width(text) == columns
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "-"),
+        ("", "-"),
+        ([], "-"),
+        ({}, "-"),
+        (0, "0"),
+        (False, "false"),
+        (True, "true"),
+        (1.5, "1.5"),
+        (["a", "b"], "a,b"),
+        ([{"a": 1}], '[{"a":1}]'),
+        ({"$secret": "kept"}, '{"$secret":"kept"}'),
+    ],
+)
+def test_cells(value: object, shown: str) -> None:
+    assert cell(value) == shown
+
+
+def test_columns_are_aligned_also_behind_wide_characters() -> None:
+    lines = table(["NAME", "X"], [["日本", "1"], ["abcdef", "2"]], None)
+    assert lines == ["NAME    X", "日本    1", "abcdef  2"]
+
+
+def test_a_narrow_terminal_cuts_the_widest_and_then_drops_the_last() -> None:
+    rows = [["name", "w" * 50, "last"]]
+    fitted = table(["NAME", "WIDE", "LAST"], rows, 30)
+    assert fitted[1] == "name  " + "w" * 17 + "…  last"
+    assert table(["NAME", "WIDE", "LAST"], rows, 12) == ["NAME  WIDE", "name  wwwww…"]
+    assert table(["NAME", "WIDE"], [["n" * 80, "x"]], 5) == ["NAME", "nnnn…"]
+
+
+@given(
+    st.integers(1, 5).flatmap(
+        lambda columns: st.lists(st.lists(st.text(max_size=60), min_size=columns, max_size=columns), min_size=1)
+    ),
+    st.integers(1, 80),
+)
+def test_no_line_is_wider_than_the_terminal(rows: list[list[str]], limit: int) -> None:
+    cells = [[cell(text) for text in row] for row in rows]
+    for line in table(["T"] * len(cells[0]), cells, limit):
+        assert width(line) <= max(limit, 1)
+        assert not any(unicodedata.category(char) == "Cc" for char in line)
+
+
+@given(st.text(), st.integers(1, 20))
+def test_cut_never_exceeds(text: str, columns: int) -> None:
+    assert width(cut(text, columns)) <= columns

@@ -1,0 +1,58 @@
+"""`ureg init`, `serve`, `up`, `down`: a registry and its daemon."""
+
+from __future__ import annotations
+
+import click
+
+from universal_registry.cli.command import Example, command
+from universal_registry.cli.output import write
+from universal_registry.cli.session import current_settings, note
+
+
+@command("init", Example("ureg init"), Example("ureg init --home ~/registry"))
+def init() -> None:
+    """Make the stores, the key and the admin token. What is there already stays as it is."""
+    from universal_registry.app import init as make
+
+    made = make(current_settings())
+    for path in made.created:
+        write(f"created {path.relative_to(made.home)}")
+    word = "new" if made.created else "there already"
+    write(f"registry {made.incarnation} in {made.home}: {word}, revision {made.revision}")
+
+
+def _address_options(function: click.decorators.FC) -> click.decorators.FC:
+    listen = click.option("--listen", metavar="HOST:PORT", help="TCP address; port 0 is a free one, '' is none.")
+    socket = click.option("--socket", metavar="PATH", help="Unix socket.")
+    return listen(socket(function))
+
+
+@command("serve", Example("ureg serve"), Example("ureg serve --listen 127.0.0.1:0 &"))
+@_address_options
+def serve(listen: str | None, socket: str | None) -> int:
+    """Run the daemon in the foreground, until SIGTERM or SIGINT; a home is made where there is none."""
+    from universal_registry.app import serve as run
+
+    return run(current_settings(listen=listen, socket=socket))
+
+
+@command("up", Example("ureg up"), Example("ureg up --listen 127.0.0.1:8081"))
+@_address_options
+def up(listen: str | None, socket: str | None) -> None:
+    """Start the daemon in the background and wait until it is ready. One that runs already is left alone."""
+    from universal_registry.app import up as start
+
+    started = start(current_settings(listen=listen, socket=socket))
+    write(f"daemon {'runs already' if started.already else 'started'}: pid {started.pid}, {started.address}")
+
+
+@command("down", Example("ureg down"))
+def down() -> None:
+    """Stop the daemon: deliveries under way get their time, nothing that waits is lost."""
+    from universal_registry.app import down as stop
+
+    stopped = stop(current_settings())
+    if stopped.pid is None:
+        note("no daemon runs")
+    else:
+        write(f"daemon stopped: pid {stopped.pid}")

@@ -1,0 +1,77 @@
+"""`ureg delivery`: what is not delivered yet, and what was tried."""
+
+from __future__ import annotations
+
+import click
+
+from universal_registry.cli.command import Command, Example, Group, namespace_option, output_option
+from universal_registry.cli.output import Column, Shape, emit
+from universal_registry.cli.session import session
+from universal_registry.cli.targets import short_target
+from universal_registry.client.http import quote
+
+_SHAPE = Shape(
+    "deliveries: all that was to be sent has arrived",
+    (
+        Column("RECORD", "key"),
+        Column("REVISION", "revision"),
+        Column("TARGET", lambda item: short_target(item["target"] or "")),
+        Column("STATE", "state"),
+        Column("ATTEMPTS", "attempts"),
+        Column("NEXT TRY", "next_at"),
+        Column("WHY", "reason"),
+        Column("DELIVERY", "delivery"),
+    ),
+    lambda item: str(item["delivery"]),
+)
+_ATTEMPTS = Shape(
+    "failed attempts",
+    (
+        Column("ATTEMPT", "number"),
+        Column("AT", "at"),
+        Column("OUTCOME", "outcome"),
+        Column("STATUS", "status"),
+        Column("MS", "milliseconds"),
+        Column("WHY", "reason"),
+    ),
+    lambda item: str(item["number"]),
+)
+
+
+@click.group("delivery", cls=Group, examples=(Example("ureg delivery ls --target mine"),))
+def delivery() -> None:
+    """Deliveries that are not done yet."""
+
+
+@delivery.command(
+    "ls", cls=Command, examples=(Example("ureg delivery ls"), Example("ureg delivery ls --state dead --target mine"))
+)
+@click.option("--target", metavar="NAME", help="To this target.")
+@click.option("--name", metavar="[KIND/]NAME", help="Of this record.")
+@namespace_option("Of the record.")
+@click.option("--session", "session_id", metavar="ID", help="Of this session.")
+@click.option("--state", "states", multiple=True, metavar="STATE", help="pending, sending, waiting, dead, cancelled.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="At most so many.")
+@output_option()
+def list_(
+    target: str | None,
+    name: str | None,
+    namespace: str | None,
+    session_id: str | None,
+    states: tuple[str, ...],
+    limit: int,
+    output: str,
+) -> None:
+    """List deliveries that wait, are held, or were given up. Those that arrived are not kept: see `ureg where`."""
+    query = {"target": target, "name": name, "namespace": namespace, "session": session_id, "state": list(states)}
+    with session() as asked:
+        emit(asked.read("/v1/-/deliveries", limit=limit, **query)["items"], output, _SHAPE)
+
+
+@delivery.command("attempts", cls=Command, examples=(Example("ureg delivery attempts dlv_0a1b2c"),))
+@click.argument("delivery_id", metavar="DELIVERY")
+@output_option()
+def attempts(delivery_id: str, output: str) -> None:
+    """What was tried for one delivery, and how it failed."""
+    with session() as asked:
+        emit(asked.read(f"/v1/-/deliveries/{quote(delivery_id)}/attempts")["items"], output, _ATTEMPTS)

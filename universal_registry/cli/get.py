@@ -1,0 +1,46 @@
+"""`ureg get`: a record, or those of a kind."""
+
+from __future__ import annotations
+
+import click
+
+from universal_registry.cli.command import Example, command, namespace_option, output_option
+from universal_registry.cli.getting import Question, show
+
+
+@command(
+    "get",
+    Example("ureg get alias", "all aliases"),
+    Example("ureg get alias gs -o yaml", "one, as `ureg apply` takes it"),
+    Example("ureg get package --name 'lib*' -o name", "by a glob"),
+    Example("ureg get service --class AppService -l tier=backend"),
+    Example("ureg get path -- -rf", "a name that looks like an option"),
+)
+@click.argument("kind")
+@click.argument("name", required=False)
+@namespace_option("Only there; without it a NAME is looked for in `default` first, a list spans all but `system`.")
+@click.option("--name", "globs", multiple=True, metavar="GLOB", help="Names that match; `*` and `?` stand for others.")
+@click.option("--class", "classes", multiple=True, metavar="CLASS", help="Of this classification or one below it.")
+@click.option("-l", "--label", "labels", multiple=True, metavar="KEY[=VALUE]", help="With this label; !KEY: without.")
+@click.option("--field", "fields", multiple=True, metavar="FIELD=VALUE", help="With this value in the spec.")
+@click.option(
+    "--select", "selectors", multiple=True, metavar="SELECTOR", help="As in `kind=alias,labels.tier=backend`."
+)
+@output_option()
+def get(
+    kind: str,
+    name: str | None,
+    namespace: str | None,
+    globs: tuple[str, ...],
+    classes: tuple[str, ...],
+    labels: tuple[str, ...],
+    fields: tuple[str, ...],
+    selectors: tuple[str, ...],
+    output: str,
+) -> None:
+    """Show a record, or list those of a kind.
+
+    KIND is singular or plural. JSON of a record that was asked for by NAME is one object, of a list an array.
+    """
+    filters = {"name": globs, "class": classes, "label": labels, "field": fields, "select": selectors}
+    show(Question(kind, name, namespace, output, filters))

@@ -1,0 +1,39 @@
+"""What `ureg get` does, once its words are understood."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from universal_registry.cli.output import emit
+from universal_registry.cli.records import fetch, kind_of, record_shape, split_reference
+from universal_registry.cli.session import session
+from universal_registry.kernel.errors import UsageError
+
+FORMS = ("table", "json", "ndjson", "yaml", "name", "tsv")
+
+
+class Question(NamedTuple):
+    """What is asked for. `filters`: query parameters of a list; those without values are left out."""
+
+    kind: str
+    name: str | None = None
+    namespace: str | None = None
+    output: str = FORMS[0]
+    filters: Mapping[str, Sequence[str]] = {}
+
+
+def show(asked: Question) -> None:
+    """Write the record, or the list. Raises NotFound, UsageError."""
+    kind, name = split_reference(asked.kind, asked.name)
+    filters = {key: list(values) for key, values in asked.filters.items() if values}
+    if name is not None and filters:
+        raise UsageError("a NAME and a filter are both given", hint="--name takes a glob")
+    with session() as registry:
+        described = kind_of(registry, kind) if asked.output == "table" else {}
+        shape = record_shape(described, namespaces=asked.namespace is None)
+        if name is not None:
+            emit([fetch(registry, kind, name, asked.namespace)], asked.output, shape, single=True)
+            return
+        place = {"namespace": asked.namespace} if asked.namespace else {}
+        emit(registry.items("/v1/-/records", {**filters, **place, "kind": kind}), asked.output, shape)

@@ -1,0 +1,108 @@
+"""Plain tables: aligned by what a terminal shows, fitted to its width, and with nothing in them that could steer it."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Sequence
+from typing import Any
+
+GAP = 2
+_LEAST = 6
+_ELLIPSIS = "…"
+_NAMED = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
+# Marks that reorder a line or show nothing; joiners stay, emoji are made with them.
+_STEERING = frozenset(map(chr, (0x61C, 0x200B, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A), 0xFEFF)))
+
+
+def escaped(text: str) -> str:
+    """The text in one line, with control characters, bidi marks and lone surrogates written out."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escape(char) for char in text)
+
+
+def _escape(char: str) -> str:
+    if char in _NAMED:
+        return _NAMED[char]
+    if char in _STEERING or unicodedata.category(char) in ("Cc", "Cs"):
+        return f"\\x{ord(char):02x}" if ord(char) < 0x100 else f"\\u{ord(char):04x}"
+    return char
+
+
+def width(text: str) -> int:
+    """How many columns of a terminal the text takes: two for wide characters, none for combining ones."""
+    return len(text) if text.isascii() else sum(map(_columns, text))
+
+
+def _columns(char: str) -> int:
+    if unicodedata.category(char) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in ("W", "F") else 1
+
+
+def cell(value: Any) -> str:
+    """A value as a table shows it; what is empty is a dash."""
+    if value is None or value in ("", [], {}):
+        return "-"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return escaped(value)
+    if isinstance(value, list) and not any(isinstance(item, dict | list) for item in value):
+        return ",".join(cell(item) for item in value)
+    if isinstance(value, dict | list):
+        import json
+
+        return escaped(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+    return str(value)
+
+
+def terminal_width() -> int | None:
+    """The columns of the terminal that standard output is; None when it is none."""
+    try:
+        return os.get_terminal_size(1).columns or None
+    except OSError:
+        return None
+
+
+def table(titles: Sequence[str], rows: Sequence[Sequence[str]], limit: int | None) -> list[str]:
+    """The lines of a table of cells. With a `limit`, wide columns are cut, and then the last ones left out."""
+    columns = [max(map(width, (title, *cells))) for title, *cells in zip(titles, *rows, strict=True)]
+    if limit is not None:
+        columns = _fitted(columns, limit)
+    return [_line(cells, columns) for cells in (titles, *rows)]
+
+
+def _fitted(columns: list[int], limit: int) -> list[int]:
+    columns = list(columns)
+    while len(columns) > 1 and sum(min(each, _LEAST) + GAP for each in columns) - GAP > limit:
+        columns.pop()
+    spare = limit - GAP * (len(columns) - 1)
+    while sum(columns) > spare:
+        widest = max(range(len(columns)), key=columns.__getitem__)
+        others = sorted(columns)[-2] if len(columns) > 1 else 0
+        over = sum(columns) - spare
+        columns[widest] = max(columns[widest] - over, min(others, columns[widest] - 1), 1)
+    return columns
+
+
+def _line(cells: Sequence[str], columns: Sequence[int]) -> str:
+    parts = []
+    for text, wanted in zip(cells, columns, strict=False):  # columns may have been left out
+        text = cut(text, wanted)
+        parts.append(text + " " * (wanted - width(text)))
+    return (" " * GAP).join(parts).rstrip()
+
+
+def cut(text: str, columns: int) -> str:
+    """The text in at most so many columns, an ellipsis where it was cut."""
+    if width(text) <= columns:
+        return text
+    kept, used = "", 0
+    for char in text:
+        used += _columns(char)
+        if used > columns - 1:
+            break
+        kept += char
+    return kept + _ELLIPSIS

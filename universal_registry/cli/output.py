@@ -1,0 +1,112 @@
+"""How what was read is written: tables for people, and forms whose shape is a promise for machines."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from universal_registry.cli.grid import cell, escaped, table, terminal_width
+
+Item = dict[str, Any]
+
+
+class Column(NamedTuple):
+    """A column of a table. `path`: a field of the item, or a function of it."""
+
+    title: str
+    path: str | Callable[[Item], Any]
+
+    def of(self, item: Item) -> Any:
+        if not isinstance(self.path, str):
+            return self.path(item)
+        value: Any = item
+        for step in self.path.split("."):
+            value = value.get(step) if isinstance(value, dict) else None
+        return value
+
+
+class Shape(NamedTuple):
+    """How items of one sort are written. `what`: their plural; `tsv`: the columns of `-o tsv`, if others."""
+
+    what: str
+    columns: Sequence[Column]
+    name: Callable[[Item], str]
+    tsv: Sequence[Column] = ()
+
+
+def write(text: str) -> None:
+    """A line of data, on standard output."""
+    sys.stdout.write(text + "\n")
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """JSON as it is, in UTF-8."""
+    import json
+
+    separators = (",", ":") if indent is None else None
+    return json.dumps(value, ensure_ascii=False, indent=indent, separators=separators)
+
+
+def emit(items: Iterable[Item], output: str, shape: Shape, *, single: bool = False) -> None:
+    """Write the items. `single`: there is one, asked for by name; then JSON is that object and no array."""
+    if output == "table":
+        _table(list(items), shape)
+    elif output == "json":
+        found = list(items)
+        write(json_text(found[0] if single else found, indent=2))
+    else:
+        for number, item in enumerate(items):
+            write(_one(item, output, shape, number))
+
+
+def _one(item: Item, output: str, shape: Shape, number: int) -> str:
+    if output == "ndjson":
+        return json_text(item)
+    if output == "name":
+        return shape.name(item)
+    if output == "tsv":
+        return "\t".join(_tsv_cell(column.of(item)) for column in shape.tsv or shape.columns)
+    from universal_registry.cli.yamltext import yaml_text
+
+    return ("---\n" if number else "") + yaml_text(item).rstrip("\n")
+
+
+def _tsv_cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return escaped(value)
+    return escaped(json_text(value))
+
+
+def _table(items: list[Item], shape: Shape) -> None:
+    if not items:
+        from universal_registry.cli.session import note
+
+        note(f"no {shape.what}")
+        return
+    rows = [[cell(column.of(item)) for column in shape.columns] for item in items]
+    for line in table([column.title for column in shape.columns], rows, terminal_width()):
+        write(line)
+
+
+def write_value(value: Any, output: str) -> None:
+    """One answer that is no list, as JSON, NDJSON, YAML, or TSV (a dotted path and a value a line)."""
+    if output == "yaml":
+        from universal_registry.cli.yamltext import yaml_text
+
+        sys.stdout.write(yaml_text(value))
+    elif output == "tsv":
+        for path, leaf in _leaves(value, ""):
+            write(f"{escaped(path)}\t{_tsv_cell(leaf)}")
+    else:
+        write(json_text(value, indent=2 if output == "json" else None))
+
+
+def _leaves(value: Any, path: str) -> Iterable[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for name, item in value.items():
+            yield from _leaves(item, f"{path}.{name}" if path else str(name))
+    else:
+        yield path, value

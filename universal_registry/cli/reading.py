@@ -1,0 +1,78 @@
+"""What a word of the command line stands for when it is `-` (standard input) or `@FILE`. Bounded, and UTF-8 only."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from typing import Any
+
+from universal_registry.kernel.errors import Malformed, NotFound, RegistryError, TooLarge, UsageError
+
+LIMIT = 16 << 20
+"""The most that is read of one file: what one request may carry."""
+
+
+def read_input() -> bytes:
+    """All of standard input. Raises UsageError when that is a keyboard that nobody was told of, TooLarge."""
+    stream = sys.stdin.buffer if sys.stdin is not None else None
+    if stream is None:
+        return b""
+    if stream.isatty():
+        from universal_registry.cli.session import note
+
+        note("reading standard input; Ctrl-D ends it")
+    return _bounded(stream.read(LIMIT + 1), "standard input")
+
+
+def read_file(path: str) -> bytes:
+    """All of a plain file, or of a pipe that a shell made (`<(...)`). Raises NotFound, UsageError, TooLarge."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                raise UsageError(f"{path} is a folder", hint="a file is wanted here")
+            return _bounded(file.read(LIMIT + 1), path)
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from None
+
+
+def unreadable(path: str, error: Exception) -> RegistryError:
+    """The error for a file that cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        return NotFound(f"there is no file {path!r:.200}")
+    why = getattr(error, "strerror", None) or str(error)
+    return UsageError(f"{path!r:.200} cannot be read: {why}")
+
+
+def _bounded(data: bytes, what: str) -> bytes:
+    if len(data) > LIMIT:
+        raise TooLarge(f"{what} is larger than {LIMIT >> 20} MiB", hint="split it")
+    return data
+
+
+def text_of(data: bytes, what: str) -> str:
+    """The bytes as text. Raises Malformed naming where they come from."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise Malformed(f"{what} is not UTF-8 at byte {error.start}", hint="save it as UTF-8") from None
+
+
+def value_text(word: str) -> str:
+    """The text that a word stands for: standard input for `-`, a file for `@FILE`, else itself."""
+    if word == "-":
+        return text_of(read_input(), "standard input")
+    if word.startswith("@") and len(word) > 1:
+        return text_of(read_file(word[1:]), word[1:])
+    return word
+
+
+def json_of(word: str, what: str) -> Any:
+    """The JSON value that a word, a file or standard input holds, read strictly."""
+    from universal_registry.kernel.loader import load_json
+
+    try:
+        return load_json(value_text(word))
+    except (Malformed, TooLarge) as error:
+        raise type(error)(f"{what}: {error.message}", hint=error.hint) from None

@@ -1,0 +1,122 @@
+"""Whom a command talks to: the daemon of its home, or the registry opened in its own process when none runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from universal_registry.client.http import Caller, Client, Query, Reply, find_daemon
+from universal_registry.environment import load_settings
+from universal_registry.kernel.errors import RegistryError
+from universal_registry.kernel.settings import Places, Settings
+
+# A bulk write may take its time; a command that people wait for tells it by Ctrl-C.
+_PATIENCE = 120.0
+HOME: ContextVar[str | None] = ContextVar("home", default=None)
+"""What `--home` said, before the command or after it."""
+PAGE = 1000
+_API_HINT, _HINT = "GET /v1/-/kinds ", "`ureg kinds` lists them"
+
+
+class Session:
+    """A registry to ask. `daemon`: the address of the daemon that answers, None when this process does itself."""
+
+    def __init__(self, settings: Settings, caller: Caller, daemon: str | None) -> None:
+        self.settings = settings
+        self.places = Places(settings.home)
+        self.caller = caller
+        self.daemon = daemon
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Query | None = None,
+        json: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """See Caller.request. Hints that speak of the HTTP API are made to speak of commands."""
+        try:
+            return self.caller.request(method, path, query=query, json=json, headers=headers)
+        except RegistryError as error:
+            if error.hint is not None and error.hint.startswith(_API_HINT):
+                error.hint = _HINT
+            raise
+
+    def read(self, path: str, **query: Any) -> Any:
+        """The JSON value at a path."""
+        return self.request("GET", path, query=query).json()
+
+    def write(self, path: str, body: Any, **query: Any) -> Any:
+        """The JSON answer to a POST."""
+        return self.request("POST", path, query=query, json=body).json()
+
+    def items(self, path: str, query: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """All items of a list, page after page."""
+        page: str | None = None
+        while True:
+            answer = self.read(path, **{**query, "limit": PAGE, "page": page})
+            yield from answer["items"]
+            page = answer.get("next")
+            if page is None:
+                return
+
+    def lines(self, path: str, query: Mapping[str, Any]) -> Iterator[bytes]:
+        """The lines of an NDJSON answer; from a daemon as they come."""
+        if isinstance(self.caller, Client):
+            yield from self.caller.stream("GET", path, query=query)
+        else:
+            yield from self.caller.request("GET", path, query=query).lines()
+
+
+def current_settings(**flags: object) -> Settings:
+    """The settings of the running command."""
+    return load_settings({"home": HOME.get(), **flags})
+
+
+@contextmanager
+def session(*, drive: bool = True) -> Iterator[Session]:
+    """Connect, and close at the end. `drive`: without a daemon, deliveries that are due are tried in this process."""
+    settings = current_settings()
+    address = find_daemon(Places(settings.home))
+    caller = (
+        _embedded(settings, drive=drive) if address is None else Client(address, _token(settings, address), _PATIENCE)
+    )
+    try:
+        yield Session(settings, caller, address)
+    finally:
+        caller.close()
+
+
+def _embedded(settings: Settings, *, drive: bool) -> Caller:
+    from universal_registry.app import embedded
+
+    return embedded(settings, drive=drive)
+
+
+def _token(settings: Settings, address: str) -> str | None:
+    """The socket knows who calls; on TCP the admin token says it, if it may be read."""
+    if address.startswith("/"):
+        return None
+    try:
+        return Places(settings.home).admin_token.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def note(text: str) -> None:
+    """A message for people, on standard error, in one line whatever it quotes."""
+    from universal_registry.cli.grid import escaped
+
+    sys.stderr.write(escaped(text) + "\n")
+    sys.stderr.flush()
+
+
+def warn(warnings: list[str]) -> None:
+    """What the registry wants people to know."""
+    for warning in warnings:
+        note(f"warning: {warning}")

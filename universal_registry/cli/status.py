@@ -1,0 +1,63 @@
+"""`ureg status`: what runs, what waits, what failed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from universal_registry.cli.command import Example, command
+from universal_registry.cli.grid import escaped
+from universal_registry.cli.output import Shape, emit, write, write_value
+from universal_registry.cli.session import Session, session
+from universal_registry.cli.targets import TARGET_COLUMNS, target_name
+
+
+@command("status", Example("ureg status"), Example("ureg status -o json"))
+@click.option(
+    "-o", "--output", type=click.Choice(("table", "json", "ndjson", "yaml", "tsv")), default="table", help="The form."
+)
+def status(output: str) -> None:
+    """What there is and how it goes: the store, the daemon, targets, the queue, and what needs somebody."""
+    with session() as asked:
+        found = {"home": str(asked.settings.home), "daemon": _daemon(asked), **asked.read("/v1/-/status")}
+    if output != "table":
+        write_value(found, output)
+        return
+    _show(found)
+
+
+def _daemon(asked: Session) -> dict[str, Any] | None:
+    """Who answers; None when no daemon runs. `address` is None for one that holds the store but does not answer."""
+    from universal_registry.storage.lock import read_holder
+
+    holder = read_holder(asked.places.lock)
+    if asked.daemon is None and (holder is None or holder.role != "daemon"):
+        return None
+    return {"pid": holder.pid if holder else None, "address": asked.daemon}
+
+
+def _show(found: dict[str, Any]) -> None:
+    rows = [
+        ("home", found["home"]),
+        ("store", f"{found['store']}, revision {found['revision']}"),
+        ("records", f"{found['records']} of {len(found['kinds'])} kinds"),
+        ("daemon", _daemon_text(found["daemon"])),
+        ("queue", f"{found['health']['queue_depth']} pending, {found['health']['webhooks_pending']} of them webhooks"),
+        ("delivered", f"{found['counters']['delivered']}; {found['dead']} given up"),
+        ("routes", str(found["routes"])),
+    ]
+    for name, text in rows:
+        write(f"{name:<10}{escaped(text)}")
+    if found["targets"]:
+        write("")
+        emit(found["targets"], "table", Shape("targets", TARGET_COLUMNS, target_name))
+    for warning in found["warnings"]:
+        write(f"warning   {escaped(warning)}")
+
+
+def _daemon_text(daemon: dict[str, Any] | None) -> str:
+    if daemon is None:
+        return "not running (ureg up)"
+    pid = f"pid {daemon['pid']}" if daemon["pid"] else "running"
+    return f"{pid}, {daemon['address'] or 'does not answer'}"
