@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
-from universal_registry.kernel.errors import CursorMismatch, RegistryError
+from universal_registry.kernel.errors import CursorMismatch
 from universal_registry.kernel.settings import Settings
 from universal_registry.log.change import Change, Op
 from universal_registry.log.cursor import Cursor
@@ -34,6 +34,7 @@ from universal_registry.registry.service import RegistryService
 LEASE = timedelta(minutes=5)
 TICK = 1.0
 _CLAIM_AT_ONCE = 64
+_CLAIM_AHEAD = 4  # for each that can be under way: all of them are blamed when the daemon ends
 _FLUSH_SECONDS = 5.0
 
 
@@ -186,10 +187,11 @@ class Engine:
             probing = probe_due(run.lane, now)
             if not run.rows or run.claiming or run.target.held or not (run.rows_changed or time_is_up or probing):
                 continue
-            room = _CLAIM_AT_ONCE - len(run.claimed)
+            most = min(_CLAIM_AT_ONCE, _CLAIM_AHEAD * self._limit(run))
+            room = most - len(run.claimed)
             if may_send(run.lane, now):
                 room = int(probing and not run.claimed)
-            elif room < _CLAIM_AT_ONCE // 2:
+            elif room < most // 2:
                 continue
             if room <= 0:
                 continue
@@ -200,17 +202,14 @@ class Engine:
 
     def _is_free(self, run: LaneRun, row: Delivery) -> bool:
         """Whether nothing that happened since the store last heard of the record keeps its row back."""
-        free = not run.is_busy(row.key) and not self._outbox.blocks(run.lane.lane_id, row.key)
+        free = not run.is_busy(row) and not self._outbox.blocks(run.lane.lane_id, row.key)
         run.rows_changed = run.rows_changed or not free
         return free and row.delivery_id not in run.claimed
 
     def _claim(self, run: LaneRun, rows: Sequence[Delivery], now: datetime) -> None:
-        if not rows:
-            return
-        run.claiming = list(rows)
-        run.claimed.update((row.delivery_id, row) for row in rows)
-        self._outbox.rows(replace(row, state=DeliveryState.SENDING, updated_at=now) for row in rows)
-        self._outbox.lane(run.lane)
+        if claimed := run.claim(rows, self._limit(run)):
+            self._outbox.rows(replace(row, state=DeliveryState.SENDING, updated_at=now) for row in claimed)
+            self._outbox.lane(run.lane)
 
     # --- sending ---------------------------------------------------------------------------------------------------
 
@@ -224,14 +223,16 @@ class Engine:
         self._turn += 1
         for step in range(len(runs)):
             run = runs[(step + self._turn) % len(runs)]
-            limit = run.target.in_flight or self._settings.max_in_flight_per_target
-            while self._in_flight < self._settings.max_in_flight and len(run.flight) < limit:
+            while self._in_flight < self._settings.max_in_flight and len(run.flight) < self._limit(run):
                 job = self._next_of(run, now)
                 if job is None:
                     break
                 self._in_flight += 1
                 jobs.append(job)
         return jobs
+
+    def _limit(self, run: LaneRun) -> int:
+        return run.target.in_flight or self._settings.max_in_flight_per_target
 
     def _next_of(self, run: LaneRun, now: datetime) -> Job | None:
         if run.target.held:
@@ -330,7 +331,7 @@ class Engine:
         try:
             await self._store.apply(settlements)
             self._refused = False
-        except RegistryError:
+        except BaseException:  # a cancelled commit too: what it held must not be forgotten
             self._refused = True
             self._replace_outbox(outbox.followed_by(self._outbox))
             raise

@@ -50,6 +50,7 @@ class LaneRun:
 
     `rows` counts its live rows, those not yet committed included; `rows_changed`: some may be due that were not before.
     Rows to be tried are `claiming` until they are stored as SENDING, then `due`; `claimed` holds them as they were.
+    `_overtaken`: rows that `commit_point` made, by record: later lines of it may be `ready` still, and wait for them.
     """
 
     def __init__(self, lane: Lane, target: Target) -> None:
@@ -68,6 +69,7 @@ class LaneRun:
         self._order = 0
         self._passed: tuple[int, Mark] | None = None
         self._busy: set[Key] = set()
+        self._overtaken: dict[Key, set[str]] = {}
 
     # --- planning ------------------------------------------------------------------------------------------------
 
@@ -98,7 +100,7 @@ class LaneRun:
                 del self.due[index]
                 return self._start(Job(self.lane.lane_id, row, None, probe))
         for index, fresh in enumerate(self.ready):
-            if fresh.delivery.key not in self._busy:
+            if fresh.delivery.key not in self._busy and fresh.delivery.key not in self._overtaken:
                 del self.ready[index]
                 return self._start(Job(self.lane.lane_id, fresh.delivery, fresh, probe))
         return None
@@ -108,9 +110,21 @@ class LaneRun:
         self._busy.add(job.delivery.key)
         return job
 
-    def is_busy(self, key: Key) -> bool:
-        """Whether an earlier change of the record is under way or about to be."""
-        return key in self._busy or any(fresh.delivery.key == key for fresh in self._open.values())
+    def is_busy(self, row: Delivery) -> bool:
+        """Whether an earlier change of the row's record is under way or about to be."""
+        before = (fresh.delivery for fresh in self._open.values() if fresh.delivery.position < row.position)
+        return row.key in self._busy or any(delivery.key == row.key for delivery in before)
+
+    def claim(self, rows: Iterable[Delivery], limit: int) -> list[Delivery]:
+        """Take rows to be tried, except for what would be blamed for nothing: of those over which a daemon has ended
+        before, only `limit` are taken at once, which is what can be under way."""
+        suspects = sum(row.crashes > 0 for row in self.claimed.values())
+        for row in rows:
+            suspects += row.crashes > 0
+            if row.crashes == 0 or suspects <= limit:
+                self.claiming.append(row)
+                self.claimed[row.delivery_id] = row
+        return self.claiming
 
     def finish(self, job: Job, row: Delivery | None) -> list[Delivery]:
         """The attempt ended; `row` is what remains of the delivery (None: delivered).
@@ -122,6 +136,8 @@ class LaneRun:
         self._busy.discard(job.delivery.key)
         if job.fresh is not None:
             self._pass(job.fresh)
+        if row is None or row.state == DeliveryState.DEAD:
+            self._caught_up(job.delivery)
         if row is None:
             return []
         self.row_version += 1
@@ -159,6 +175,7 @@ class LaneRun:
             job = self.flight.get(fresh.delivery.delivery_id)
             if job is None:
                 rows += self.park([fresh], "waits its turn")
+                self._overtaken.setdefault(fresh.delivery.key, set()).add(fresh.delivery.delivery_id)
                 continue
             del self._open[fresh.order]
             job.fresh = None
@@ -167,6 +184,12 @@ class LaneRun:
             return mark, rows
         self._passed = None
         return self.scanned, rows
+
+    def _caught_up(self, delivery: Delivery) -> None:
+        waiting = self._overtaken.get(delivery.key, set())
+        waiting.discard(delivery.delivery_id)
+        if not waiting:
+            self._overtaken.pop(delivery.key, None)
 
     def _stored(self) -> Mark:
         return Mark(self.lane.position, self.lane.hash8, self.lane.backfill)
