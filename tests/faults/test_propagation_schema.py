@@ -211,7 +211,7 @@ async def test_progress_at_each_target_of_a_session(database: Database, store: S
         ("half", "system/one"): ("executed", "webhook"),
         ("half", "system/two"): ("failed", "webhook"),
         ("half", "system/three"): ("pending", "webhook"),
-        ("half", "system/gone"): ("pending", None),
+        ("half", "system/gone"): ("cancelled", None),
     }
 
 

@@ -216,13 +216,6 @@ def test_a_backfill_sends_the_newest_line_of_each_record_from_before_the_route()
     assert backfilled(line(service), service) is None
 
 
-def test_lines_from_the_routes_revision_on_are_not_part_of_its_backfill() -> None:
-    assert backfilled(line(ALIAS), ALIAS, revision=8) is None
-    # They are planned as they come, under the same id as ever.
-    table = RouteTable((route("a", "kind=alias", "one", revision=8),))
-    assert len(plan(line(ALIAS), None, table, TARGETS, HERE)) == 1
-
-
 def test_a_line_that_no_route_can_match_is_not_even_decoded() -> None:
     routes = tuple(route(f"r{index}", f"kind=service,name=s{index}", "one") for index in range(500))
     table = RouteTable((*routes, route("e", "kind=endpoint", "one")))

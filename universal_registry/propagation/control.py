@@ -17,6 +17,7 @@ from universal_registry.propagation.sessions import all_sessions, one_session
 from universal_registry.propagation.status import status_of
 from universal_registry.propagation.targets import TargetAddition, add_route, send_test
 from universal_registry.propagation.views import attempt_view, delivery_view, route_view, target_view
+from universal_registry.registry.once import Once
 from universal_registry.registry.service import Actor, RegistryService
 from universal_registry.registry.words import near, shown
 
@@ -29,7 +30,10 @@ class Lanes(LaneStore, LaneQueries, Protocol):
 
 
 class PropagationControl:
-    """Every verb on propagation. It writes records and event lines only: what follows from them is the engine's."""
+    """Every verb on propagation. It writes records and event lines only: what follows from them is the engine's.
+
+    `once_key`, on those that write: as `once` of the registry's verbs; the answer kept is that of the verb here.
+    """
 
     def __init__(
         self,
@@ -66,6 +70,7 @@ class PropagationControl:
         secret: str | None = None,
         insecure_http: bool = False,
         actor: Actor,
+        once_key: Once | None = None,
     ) -> dict[str, Any]:
         """Make a target, give a declared one its address, or move one; with `select` also a route of the same name.
 
@@ -76,7 +81,7 @@ class PropagationControl:
             raise Invalid(f"targets stand in namespace {SYSTEM_NAMESPACE}, not {shown(namespace)}", path="namespace")
 
         async def add() -> dict[str, Any]:
-            addition = TargetAddition(self._service, await self._inventory(), name, url, actor=actor)
+            addition = TargetAddition(self._service, await self._inventory(), name, url, actor=actor, once=once_key)
             return await addition.run(network=network, select=select, secret=secret, insecure_http=insecure_http)
 
         return await self._repeated(add)
@@ -101,11 +106,20 @@ class PropagationControl:
         return await send_test(self._service, self._transports, record, head.incarnation, retry, show=show)
 
     async def add_route(
-        self, name: str, select: str, targets: list[str], *, secrets: str = "redact", actor: Actor
+        self,
+        name: str,
+        select: str,
+        targets: list[str],
+        *,
+        secrets: str = "redact",
+        actor: Actor,
+        once_key: Once | None = None,
     ) -> dict[str, Any]:
         """Make or change the route: what the selector matches goes to each target, all of which must be known."""
         inventory = await self._inventory()
-        return await add_route(self._service, inventory, name, select, targets, secrets=secrets, actor=actor)
+        return await add_route(
+            self._service, inventory, name, select, targets, secrets=secrets, actor=actor, once=once_key
+        )
 
     async def routes(self) -> list[dict[str, Any]]:
         """All routes in force, by name; one that cannot be followed stands there with its `fault`."""
@@ -126,6 +140,7 @@ class PropagationControl:
         once: bool = False,
         strict: bool = False,
         actor: Actor,
+        once_key: Once | None = None,
     ) -> dict[str, Any]:
         """The command "T gets S". Without data: the standing session (the state now, each change later), found again
         on a repeat. With data (any JSON value but null): that as a one-shot event. `once`: the state now, once.
@@ -137,7 +152,8 @@ class PropagationControl:
         check_mode(mode)
 
         async def propagate() -> dict[str, Any]:
-            propagation = Propagation(self._service, await self._inventory(), mode=mode, actor=actor)
+            inventory = await self._inventory()
+            propagation = Propagation(self._service, inventory, mode=mode, actor=actor, once=once_key)
             return await propagation.run(source, target, data, once=once, strict=strict)
 
         return await self._repeated(propagate)

@@ -8,30 +8,28 @@ one commit of each tick.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
-from universal_registry.kernel.errors import CursorMismatch
 from universal_registry.kernel.settings import Settings
-from universal_registry.log.change import Change, Op
-from universal_registry.log.cursor import Cursor
-from universal_registry.propagation.breaker import begin_probe, may_send, probe_due, probe_undecided
-from universal_registry.propagation.lane import Delivery, DeliveryState, Lane, Position
+from universal_registry.log.change import Change
+from universal_registry.propagation.breaker import begin_probe, may_send, probe_due
+from universal_registry.propagation.lane import Delivery, DeliveryState, Position
 from universal_registry.propagation.outbox import Outbox
-from universal_registry.propagation.outcome import Outcome
+from universal_registry.propagation.outcome import Failed, Outcome
 from universal_registry.propagation.plan import Planned, event_of
 from universal_registry.propagation.planner import Planner
 from universal_registry.propagation.ports import PropagationStore, Transport
 from universal_registry.propagation.progress import Progress
+from universal_registry.propagation.roster import Roster
 from universal_registry.propagation.sender import Sender
 from universal_registry.propagation.settle import settle
-from universal_registry.propagation.topology import Topology, targets_without_lane
+from universal_registry.propagation.topology import Topology
 from universal_registry.propagation.window import Job, LaneRun
 from universal_registry.registry.service import RegistryService
 
-LEASE = timedelta(minutes=5)
 TICK = 1.0
 _CLAIM_AT_ONCE = 64
 _CLAIM_AHEAD = 4  # for each that can be under way: all of them are blamed when the daemon ends
@@ -42,13 +40,19 @@ class Engine:
     """One daemon's engine. Not safe for several loops; its methods interleave only at their awaits."""
 
     def __init__(
-        self, service: RegistryService, store: PropagationStore, transports: Mapping[str, Transport], settings: Settings
+        self,
+        service: RegistryService,
+        store: PropagationStore,
+        transports: Mapping[str, Transport],
+        settings: Settings,
+        *,
+        shared: bool = False,
     ) -> None:
+        """`shared`: other daemons may use the same stores; lanes are then held by leases."""
         self._service = service
         self._world = service.world
         self._store = store
         self._settings = settings
-        self._owner = service.world.new_id()
         self._outbox = Outbox()
         self._committing = False
         self._refused = False
@@ -58,12 +62,13 @@ class Engine:
         self._planner = Planner(
             service, store, self._topology, self._outbox, settings.rows_per_lane, self._event_planned
         )
-        self._runs: dict[str, LaneRun] = {}
-        self._by_address: dict[str, LaneRun] = {}
+        self._roster = Roster(service, store, self._topology, self._outbox, shared=shared)
+        self._runs = self._roster.runs
         self._finished: deque[tuple[Job, Outcome]] = deque()
         self._in_flight = 0
         self._turn = 0
         self._followed = 0
+        self._stale = False
         self._head = 0
         self._incarnation = ""
         self._next_due: datetime | None = None
@@ -76,35 +81,17 @@ class Engine:
     async def start(self) -> None:
         """Take over the lanes, and load targets, routes and sessions."""
         now = self._world.now()
+        lanes = await self._roster.claim()
         head = await self._service.log.head()
         self._incarnation = self._sender.incarnation = head.incarnation
         self._followed = head.revision
         await self._topology.load()
         self._progress.load(await self._store.sessions())
-        for lane in await self._store.claim(self._owner, now, now + LEASE):
-            await self._adopt(lane, now)
+        for lane in lanes:
+            await self._roster.adopt(lane)
         self._flushed_at = self._world.monotonic()
         await self._refresh(now)
         await self._commit()
-
-    async def _adopt(self, lane: Lane, now: datetime) -> None:
-        """A stored lane goes on where it was, unless its target is gone or the log is no longer the one it read."""
-        target = self._topology.targets.get(f"{lane.target_namespace}/{lane.target_name}")
-        if target is None or target.uid != lane.target_uid:
-            self._outbox.drop(lane.lane_id)
-            return
-        if lane.hash8:
-            try:
-                await self._service.log.check_cursor(Cursor(lane.incarnation, lane.position.revision, lane.hash8))
-            except CursorMismatch:
-                # The registry was restored or replaced: send the current state again, from the first route on.
-                self._outbox.drop(lane.lane_id)
-                return
-        self._run_lane(LaneRun(probe_undecided(lane, now), target))
-
-    def _run_lane(self, run: LaneRun) -> None:
-        self._runs[run.lane.lane_id] = run
-        self._by_address[run.target.address] = run
 
     def on_wake(self, callback: Callable[[], None]) -> None:
         """Call this when there may be something to take or to settle."""
@@ -118,13 +105,15 @@ class Engine:
         """Use other settings from now on."""
         self._settings = settings
         self._sender.timeout = settings.retry.timeout_seconds
+        self._planner.rows_per_lane = settings.rows_per_lane
 
     async def stop(self) -> None:
-        """Store what is finished, and give back the rows that were claimed and not sent."""
+        """Store what is finished, and give back the rows that were claimed and not sent, and the lanes."""
         for run in self._runs.values():
             if run.claimed:
                 self._outbox.rows(run.claimed.values())
                 self._outbox.lane(run.lane)
+        self._roster.release()
         self._flushed_at = float("-inf")
         await self.settle()
 
@@ -132,53 +121,38 @@ class Engine:
 
     async def plan(self) -> bool:
         """Follow the log and fill the windows. True: there is more to plan at once."""
+        gained = await self._roster.claim() if self._roster.claim_due else ()
         self._head = (await self._service.log.head()).revision
         now = self._world.now()
-        if await self._follow():
+        await self._follow()
+        for lane in gained:
+            await self._roster.adopt(lane)
+            self._stale = True
+        if self._stale:
             await self._refresh(now)
-        more = await self._planner.plan(list(self._runs.values()), self._head, self._incarnation)
+        more = await self._planner.plan(list(self._runs.values()), self._followed, self._incarnation)
         await self._claim_due(now)
         # Not for what could not be taken a moment ago: whoever waits would never get to rest.
         if self._planner.took_news() or self._outbox:
             self._wake()
         return more
 
-    async def _follow(self) -> bool:
-        """Read what is new about targets and routes. True when something about them changed."""
-        changed = False
+    async def _follow(self) -> None:
+        """Read what is new about targets and routes. When something about them changed, the lanes are stale."""
         while self._followed < self._head:
             for change in await self._service.log.changes(self._followed, 1000):
-                changed = self._topology.follow(change) or changed
+                self._stale = self._topology.follow(change) or self._stale
                 self._followed = change.revision
-        return changed
 
     async def _refresh(self, now: datetime) -> None:
         """Bring lanes and sessions in line with the targets and routes in force."""
-        head = await self._service.log.head()
-        for run in list(self._runs.values()):
-            target = self._topology.targets.get(run.target.address)
-            if target is None or target.uid != run.lane.target_uid:
-                del self._runs[run.lane.lane_id]
-                self._by_address.pop(run.target.address, None)
-                self._outbox.drop(run.lane.lane_id)
-            elif target != run.target:
-                run.target = target
-                run.rows_changed = run.rows > 0
-                # A 410 held it; a new word on the target is somebody having looked.
-                run.lane = replace(run.lane, held="", transport=target.transport)
-                self._outbox.lane(run.lane)
-        for target in targets_without_lane(self._topology.targets, [run.lane for run in self._runs.values()]):
-            lane = replace(self._topology.new_lane(target, head), owner=self._owner, generation=1)
-            self._run_lane(LaneRun(lane, target))
-            self._outbox.lane(lane)
+        self._roster.refresh(await self._service.log.head())
         self._progress.routes(self._topology.routes.current().routes, now)
+        self._stale = False
 
-    def _event_planned(self, change: Change, planned: Planned, run: LaneRun) -> None:
-        event = event_of(change)
-        source = str(change.key)
-        self._progress.event(
-            planned.session_id, source, event.audience, change.revision, run.lane.lane_id, self._world.now()
-        )
+    def _event_planned(self, change: Change, planned: Planned) -> None:
+        audience = event_of(change).audience
+        self._progress.begun(planned.session_id, str(change.key), audience, change.revision, self._world.now())
 
     async def _claim_due(self, now: datetime) -> None:
         """Mark rows that may be tried as under way. They are handed out once that is stored."""
@@ -195,14 +169,18 @@ class Engine:
                 continue
             if room <= 0:
                 continue
-            run.rows_changed = False
+            run.rows_changed, version = False, run.row_version
             rows = await self._store.due(run.lane.lane_id, now, room)
+            if version != run.row_version:
+                run.rows_changed = True  # something happened while the store answered: ask again
+                continue
             self._claim(run, [row for row in rows if self._is_free(run, row)], now)
         self._next_due = await self._store.next_due()
 
     def _is_free(self, run: LaneRun, row: Delivery) -> bool:
         """Whether nothing that happened since the store last heard of the record keeps its row back."""
-        free = not run.is_busy(row) and not self._outbox.blocks(run.lane.lane_id, row.key)
+        unstored = run.has_unstored(row.key) or self._outbox.blocks(run.lane.lane_id, row.key)
+        free = not run.is_busy(row) and not unstored
         run.rows_changed = run.rows_changed or not free
         return free and row.delivery_id not in run.claimed
 
@@ -215,7 +193,7 @@ class Engine:
 
     def take(self) -> list[Job]:
         """Attempts that may start now, within the limits; each must be run. Lanes take turns."""
-        if self._refused:
+        if self._refused or not self._roster.holds:
             return []
         now = self._world.now()
         runs = [run for run in self._runs.values() if run.due or run.ready]
@@ -248,15 +226,18 @@ class Engine:
         return job
 
     async def run(self, job: Job) -> None:
-        """Make one attempt. What the target does becomes an outcome; nothing is raised."""
+        """Make one attempt. What the target does becomes an outcome; only a fault of our own is raised, after it has
+        become one too."""
+        outcome: Outcome | None = None
         try:
-            run = self._runs.get(job.lane_id)
-            if run is None:
-                return
             change = job.fresh.change if job.fresh else None
-            outcome = await self._sender.send(run.target, job.delivery, change)
-            self._finished.append((job, outcome))
+            outcome = await self._sender.send(job.run.target, job.delivery, change)
+        except Exception as error:
+            outcome = Failed(reason=f"a fault of ours: {type(error).__name__}", status=None, milliseconds=0.0)
+            raise
         finally:
+            if outcome is not None:
+                self._finished.append((job, outcome))
             self._in_flight -= 1
             self._wake()
 
@@ -265,33 +246,40 @@ class Engine:
     @property
     def unsettled(self) -> bool:
         """Whether a commit is due."""
-        return bool(self._finished or self._outbox) or self._world.monotonic() - self._flushed_at >= _FLUSH_SECONDS
+        return bool(self._finished or self._outbox) or self._flush_due or any(run.is_parked for run in self._lanes)
+
+    @property
+    def _flush_due(self) -> bool:
+        return self._world.monotonic() - self._flushed_at >= _FLUSH_SECONDS
+
+    @property
+    def _lanes(self) -> Collection[LaneRun]:
+        return self._runs.values()
 
     async def settle(self) -> None:
         """One commit of everything finished since the last. Raises StorageUnavailable: then nothing more is handed out,
         what is known stays in memory, and the next call tries again."""
         now = self._world.now()
-        moved: dict[str, LaneRun] = {}
+        moved: list[LaneRun] = []
         while self._finished:
             job, outcome = self._finished.popleft()
-            run = self._runs.get(job.lane_id)
-            if run is not None:
-                self._settle_one(run, job, outcome, now)
-                moved[job.lane_id] = run
-        if self._world.monotonic() - self._flushed_at >= _FLUSH_SECONDS:
-            moved.update({key: run for key, run in self._runs.items() if run.scanned.position != run.lane.position})
+            if self._runs.get(job.run.lane.lane_id) is job.run:  # not of a lane that was dropped meanwhile
+                self._settle_one(job.run, job, outcome, now)
+                moved.append(job.run)
+        moved += [run for run in self._lanes if run.is_parked]
+        if self._flush_due:
+            moved += [run for run in self._lanes if run.scanned.position != run.lane.position]
             self._flushed_at = self._world.monotonic()
-        for run in moved.values():
+            self._topology.routes.forget_before(self._roster.oldest - 1)
+        for run in dict.fromkeys(moved):
             self._move(run, now)
-        self._progress.lanes_moved(self._by_address, now)
+        self._progress.lanes_moved({run.target.address for run in moved}, self._roster.by_address, now)
         await self._commit()
 
     def _settle_one(self, run: LaneRun, job: Job, outcome: Outcome, now: datetime) -> None:
-        delivery = job.delivery
-        had_row = job.fresh is None
         settled = settle(
             run.lane,
-            delivery,
+            job.delivery,
             outcome,
             now=now,
             chance=self._world.chance(),
@@ -299,24 +287,16 @@ class Engine:
             probe=job.probe,
         )
         run.lane = settled.lane
-        rows = run.finish(job, settled.delivery)
-        dead = settled.delivery is not None and settled.delivery.state is DeliveryState.DEAD
-        if settled.delivery is None and had_row:
-            self._outbox.delivered(delivery)
-        run.rows += len(rows) - int(had_row) - int(dead)
-        run.rows_changed = True
-        self._outbox.rows(rows)
+        if settled.delivery is None and job.fresh is None:
+            self._outbox.delivered(job.delivery)
+        run.finish(job, settled.delivery)
         self._outbox.attempt(settled.attempt, settled.counters)
-        if delivery.op == Op.EVENT and (settled.delivery is None or dead):
-            self._progress.ended(delivery.session_id, run.lane.lane_id, dead=dead, now=now)
 
     def _move(self, run: LaneRun, now: datetime) -> None:
         """Let the lane's stored position follow; what cannot be sent meanwhile goes into rows."""
-        reason = run.target.held or ("" if probe_due(run.lane, now) else may_send(run.lane, now))
-        rows = run.park(run.ready, reason) if reason else []
-        mark, behind = run.commit_point()
-        rows += behind
-        run.rows += len(rows)
+        if reason := run.closed(now):
+            run.park(run.ready, reason)
+        mark, rows = run.commit_point()
         run.lane = replace(run.lane, position=mark.position, hash8=mark.hash8, backfill=mark.backfill)
         self._outbox.rows(rows)
         self._outbox.lane(run.lane)
@@ -338,6 +318,7 @@ class Engine:
         finally:
             self._committing = False
             self._outbox.before = None
+        self._roster.stored(settlements.lanes)
         for run, rows in claims:
             run.due.extend(rows)
             run.claiming = []
@@ -349,7 +330,7 @@ class Engine:
 
     def _replace_outbox(self, outbox: Outbox) -> None:
         self._outbox = outbox
-        self._progress.outbox = self._planner.outbox = outbox
+        self._progress.outbox = self._planner.outbox = self._roster.outbox = outbox
 
     # --- what people ask -------------------------------------------------------------------------------------------
 
@@ -377,7 +358,7 @@ class Engine:
         return {
             lane_id: run.scanned.position
             for lane_id, run in self._runs.items()
-            if not run.unfinished and run.scanned.backfill is None
+            if not run.unfinished and not run.is_parked and run.scanned.backfill is None
         }
 
     @property
@@ -389,11 +370,11 @@ class Engine:
         )
 
     def _is_idle(self, run: LaneRun, now: datetime) -> bool:
-        if run.unfinished or run.claimed:
+        if run.unfinished or run.claimed or run.is_parked:
             return False
         if run.rows and run.rows_changed and not run.target.held and not may_send(run.lane, now):
             return False  # a row may have become due, and nobody has looked yet
-        return not self._planner.has_room(run) or not self._planner.lags(run, self._head)
+        return not self._planner.has_room(run) or not self._planner.lags(run, max(self._head, self._followed))
 
 
 def _nothing() -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from universal_registry.kernel.errors import Invalid, NotFound
 from universal_registry.kernel.ids import SYSTEM_NAMESPACE
@@ -16,7 +17,8 @@ from universal_registry.propagation.ports import LaneStore
 from universal_registry.propagation.route import CLASSIFICATION, RouteTable, full_address, parse_route
 from universal_registry.propagation.route import KIND as ROUTE_KIND
 from universal_registry.propagation.target import KIND as TARGET_KIND
-from universal_registry.propagation.target import Target, parse_target, shell_word
+from universal_registry.propagation.target import Target, shell_word
+from universal_registry.propagation.topology import read_target
 from universal_registry.registry.record import Record
 from universal_registry.registry.selector import Selector
 from universal_registry.registry.service import RegistryService
@@ -92,7 +94,7 @@ def _name(address: str) -> str:
 async def take_inventory(service: RegistryService, store: LaneStore, engine: EngineView) -> Inventory:
     """Read all of it now."""
     endpoints = await _all(service, TARGET_KIND)
-    targets = [(parse_target(record, _without_secrets(record.spec)), record) for record in endpoints]
+    targets = [(_without_secret(read_target(service, record)), record) for record in endpoints]
     policies = [record for record in await _all(service, ROUTE_KIND) if record.classification == CLASSIFICATION]
     routes, faults = [], {}
     for record in policies:
@@ -125,9 +127,5 @@ async def _all(service: RegistryService, kind: str) -> list[Record]:
         page = answer.next
 
 
-def _without_secrets(spec: dict[str, Any]) -> dict[str, Any]:
-    """The spec as far as it may be looked at without opening seals: enough for everything but signing."""
-    delivery = spec.get("delivery")
-    if not isinstance(delivery, dict):
-        return spec
-    return {**spec, "delivery": {name: value for name, value in delivery.items() if name != "secret"}}
+def _without_secret(target: Target | None) -> Target | None:
+    return None if target is None else replace(target, secret=None)

@@ -30,7 +30,8 @@ class Position(msgspec.Struct, frozen=True, order=True):
 
 
 class Backfill(msgspec.Struct, frozen=True, kw_only=True):
-    """A new route's current state, sent before the lane goes on: the lines before revision `upto`.
+    """Current state, sent before the lane goes on: of a new route, or (`route_uid` empty) of all routes to a new target.
+    It is that of the lines before revision `upto`.
 
     It has been planned as far as `at`, a position packed as revision * 2^20 + seq.
     """
@@ -137,8 +138,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 class Session(msgspec.Struct, frozen=True, kw_only=True):
     """One propagation as people see it: standing (a route) or one-shot (an event line).
 
-    `targets` are "namespace/name". `state`: standing: syncing | in_sync | degraded; one-shot: running | succeeded |
-    partial | failed; both: cancelled.
+    `targets` are "namespace/name". `state`: standing: syncing | in_sync | degraded | cancelled; one-shot: running, from
+    its beginning on: how far it is, its deliveries say.
     """
 
     session_id: str

@@ -116,13 +116,11 @@ def starts_backfill(change: Change, table: RouteTable, before: RouteTable | None
 def plan_backfill(
     change: Change, record: Record | None, route: Route, target: Target, incarnation: str
 ) -> Planned | None:
-    """The delivery of an older line as part of a route's backfill; None when it is not part of it.
+    """The delivery of an older line as part of a backfill; None when it is not part of it.
 
-    `record`: the record as it is now (None: deleted). Only its newest line goes, and only what was there before the
-    route: lines of the route's own revision and later are planned as they come.
+    `record`: the record as it is now (None: deleted). Only its newest line goes: what came later is planned as it
+    comes. The caller gives lines from before the backfill's own.
     """
     if change.op is not Op.PUT or record is None or record.revision != change.revision or record.uid != change.uid:
         return None
-    if change.revision >= route.revision or not route.selector.matches(record):
-        return None
-    return _planned(change, route, target, incarnation)
+    return _planned(change, route, target, incarnation) if route.selector.matches(record) else None

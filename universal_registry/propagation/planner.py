@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
 from universal_registry.kernel.ids import Key
 from universal_registry.kernel.world import World
 from universal_registry.log.change import Change, Op
-from universal_registry.propagation.breaker import may_send
 from universal_registry.propagation.lane import WHOLE, Backfill, Delivery, Position
 from universal_registry.propagation.outbox import Outbox
 from universal_registry.propagation.plan import Planned, plan, plan_backfill, starts_backfill
 from universal_registry.propagation.ports import LaneStore
+from universal_registry.propagation.route import KIND as ROUTE_KIND
 from universal_registry.propagation.route import Route
-from universal_registry.propagation.target import Target
 from universal_registry.propagation.topology import Topology
 from universal_registry.propagation.window import WINDOW, LaneRun, Mark
 from universal_registry.registry.service import RegistryService
 
 _SEQ_BITS = 20
-_BLOCKS = 16
+# Others must get their turn while many lanes catch up: so many windows of backfills a pass.
+_BACKFILLS_A_PASS = 16
+_MOST_BLOCK_BYTES = 8 << 20
 # A window is filled again when half of it is free: reading for every free place would read each block many times.
 _WORTH_READING = WINDOW // 2
 Place = tuple[int, int]
 
 
 class Planner:
-    """Plans windows. It changes lanes in memory and puts rows into the outbox; it commits nothing."""
+    """Plans windows. It changes lanes in memory and commits nothing."""
 
     def __init__(
         self,
@@ -38,144 +39,165 @@ class Planner:
         topology: Topology,
         outbox: Outbox,
         rows_per_lane: int,
-        on_event: Callable[[Change, Planned, LaneRun], None],
+        on_event: Callable[[Change, Planned], None],
     ) -> None:
         self._service = service
         self._store = store
         self._topology = topology
         self.outbox = outbox
-        self._rows_per_lane = rows_per_lane
+        self.rows_per_lane = rows_per_lane
         self._world: World = service.world
         self._on_event = on_event
         self._news = False
+        self._turn = 0
         self._blocks: dict[tuple[int, int | None], Sequence[Change]] = {}
+        self._block_bytes = 0
 
-    async def plan(self, runs: Collection[LaneRun], head_revision: int, incarnation: str) -> bool:
-        """Plan one window for each lane that has room and lags behind the head. True: some lane can go on at once."""
-        more = False
+    async def plan(self, runs: Sequence[LaneRun], upto: int, incarnation: str) -> bool:
+        """Plan a window for each lane that has room and lags behind revision `upto`, to which routes and targets have
+        been followed: no line beyond it is looked at. True: some lane can go on at once."""
+        backfills = 0
         groups: dict[Place, list[LaneRun]] = defaultdict(list)
-        for run in runs:
+        self._turn += 1
+        for step in range(len(runs)):
+            run = runs[(step + self._turn) % len(runs)]
             if not self.has_room(run):
                 continue
             if run.scanned.backfill is not None:
-                await self._backfill(run, run.scanned.backfill, incarnation)
-                more = True
-            elif run.scanned.position < Position(head_revision, WHOLE):
+                backfills += 1
+                if backfills <= _BACKFILLS_A_PASS:
+                    await self._backfill(run, run.scanned.backfill, incarnation)
+            elif run.scanned.position < Position(upto, WHOLE):
                 groups[run.scanned.position.revision, run.scanned.position.seq].append(run)
         for place, group in groups.items():
-            await self._window(place, group, incarnation)
-            more = more or any(run.scanned.position < Position(head_revision, WHOLE) for run in group)
-        return more and any(self.has_room(run) and self.lags(run, head_revision) for run in runs)
+            await self._window(place, group, upto, incarnation)
+        if not any(self.lags(run, upto) for run in runs):
+            self._blocks.clear()
+            self._block_bytes = 0
+        return any(self.has_room(run) and self.lags(run, upto) for run in runs)
 
-    def lags(self, run: LaneRun, head_revision: int) -> bool:
+    def lags(self, run: LaneRun, upto: int) -> bool:
         """Whether the log has lines that the lane has not looked at."""
-        return run.scanned.backfill is not None or run.scanned.position < Position(head_revision, WHOLE)
+        return run.scanned.backfill is not None or run.scanned.position < Position(upto, WHOLE)
 
     def has_room(self, run: LaneRun) -> bool:
         """Whether the lane may plan on."""
-        return run.room >= _WORTH_READING and run.rows < self._rows_per_lane
+        return run.room >= _WORTH_READING and run.rows < self.rows_per_lane
+
+    def _is_full(self, run: LaneRun) -> bool:
+        return run.room <= 0 or run.rows >= self.rows_per_lane
 
     def took_news(self) -> bool:
         """Whether anything was planned since this was asked last."""
         news, self._news = self._news, False
         return news
 
-    def lag(self, run: LaneRun, head_revision: int) -> int:
+    def lag(self, run: LaneRun, upto: int) -> int:
         """Lines that a lane held at its bound has not looked at: an upper bound of what waits for it in the log."""
-        return 0 if self.has_room(run) else max(0, head_revision - run.scanned.position.revision)
+        return 0 if self.has_room(run) else max(0, upto - run.scanned.position.revision)
 
     # --- the common pass -------------------------------------------------------------------------------------------
 
-    async def _window(self, place: Place, group: list[LaneRun], incarnation: str) -> None:
-        revision, seq = place
-        lines = await self._read(revision, seq)
-        if not lines:
-            for run in group:
-                run.scanned = msgspec.structs.replace(run.scanned, position=Position(revision, WHOLE))
-            return
+    async def _window(self, place: Place, group: list[LaneRun], upto: int, incarnation: str) -> None:
+        lines = await self._read(*place, upto)
         active = {run.target.address: run for run in group}
         targets = {address: run.target for address, run in active.items()}
-        for change in lines:
-            self._stop_for_backfill(change, active, targets)
-            if not active:
-                return
-            table = self._topology.routes.at(change.revision)
-            mark = Mark(Position(change.revision, change.seq), change.hash[:4].hex())
-            for planned in plan(change, None, table, targets, incarnation):
-                run = active[planned.target]
-                await self._add(run, change, planned, mark)
-                if change.op is Op.EVENT:
-                    self._on_event(change, planned, run)
-                if not self.has_room(run):
-                    run.scanned = mark
-                    del active[planned.target], targets[planned.target]
-        last = lines[-1]
-        for run in active.values():
-            run.scanned = Mark(Position(last.revision, WHOLE), last.hash[:4].hex())
+        done = Mark(Position(*place), group[0].scanned.hash8)
+        try:
+            for change in lines:
+                for address in self._stop_for_backfill(change, active):
+                    del active[address], targets[address]
+                mark = Mark(Position(change.revision, change.seq), change.hash[:4].hex())
+                table = self._topology.routes.at(change.revision)
+                for planned in plan(change, None, table, targets, incarnation):
+                    await self._add(active[planned.target], change, planned, mark)
+                    if self._is_full(active[planned.target]):
+                        del active[planned.target], targets[planned.target]
+                done = mark
+            done = Mark(Position(lines[-1].revision if lines else place[0], WHOLE), done.hash8)
+        finally:
+            # A lane that took a line is past it already; the others are past what was looked at for all of them.
+            for run in active.values():
+                if run.scanned.position < done.position:
+                    run.scanned = done
 
-    async def _read(self, revision: int, seq: int, upto: int | None = None) -> Sequence[Change]:
-        """Lines after a place; none only at the end of the log (or of `upto`)."""
+    async def _read(self, revision: int, seq: int, upto: int) -> Sequence[Change]:
+        """Lines after a place; none only when there are none up to `upto`."""
         if seq != WHOLE:
             lines = await self._block(revision - 1, upto)
             if rest := [line for line in lines if (line.revision, line.seq) > (revision, seq)]:
                 return rest
         return await self._block(revision, upto)
 
-    async def _block(self, after: int, upto: int | None) -> Sequence[Change]:
-        """Whole revisions after a revision. What can no longer change is kept for the other lanes that come by."""
+    async def _block(self, after: int, upto: int) -> Sequence[Change]:
+        """Whole revisions after a revision. What many lanes will come by for is kept."""
         kept = self._blocks.get((after, upto))
         if kept is not None:
             return kept
         lines = await self._service.log.changes(after, WINDOW, upto=upto)
-        if upto is not None or len(lines) >= WINDOW:
-            if len(self._blocks) >= _BLOCKS:
-                del self._blocks[next(iter(self._blocks))]
-            self._blocks[after, upto] = lines
+        self._blocks[after, upto] = lines
+        self._block_bytes += _size(lines)
+        while self._block_bytes > _MOST_BLOCK_BYTES and len(self._blocks) > 1:
+            self._block_bytes -= _size(self._blocks.pop(next(iter(self._blocks))))
         return lines
 
-    def _stop_for_backfill(self, change: Change, active: dict[str, LaneRun], targets: dict[str, Target]) -> None:
-        """A lane that meets the put of a route of its own first sends the state that was there before."""
+    def _stop_for_backfill(self, change: Change, active: dict[str, LaneRun]) -> list[str]:
+        """A lane that meets the put of a route of its own first sends the state that was there before. Returns those
+        that stop here."""
+        if change.op is not Op.PUT or change.kind != ROUTE_KIND:
+            return []
         routes = self._topology.routes
-        for address in starts_backfill(change, routes.at(change.revision), routes.at(change.revision - 1)):
-            run = active.pop(address, None)
-            targets.pop(address, None)
-            if run is not None:
-                backfill = Backfill(route_uid=change.uid, upto=change.revision, at=0)
-                run.scanned = Mark(Position(change.revision, change.seq), change.hash[:4].hex(), backfill)
+        named = starts_backfill(change, routes.at(change.revision), routes.at(change.revision - 1))
+        # A lane was born with the state of all routes of its target's own revision.
+        stopping = [each for each in named if each in active and self._topology.born(each) != change.revision]
+        for each in stopping:
+            backfill = Backfill(route_uid=change.uid, upto=change.revision, at=0)
+            active[each].scanned = Mark(Position(change.revision, change.seq), change.hash[:4].hex(), backfill)
+        return stopping
 
     # --- backfills -------------------------------------------------------------------------------------------------
 
     async def _backfill(self, run: LaneRun, backfill: Backfill, incarnation: str) -> None:
-        route = self._topology.routes.at(backfill.upto).by_uid.get(backfill.route_uid)
         behind = msgspec.structs.replace(run.scanned, backfill=None)
-        if route is None:
+        routes = self._routes_of(run, backfill)
+        if not routes:
             run.scanned = behind
             return
-        revision, seq = backfill.at >> _SEQ_BITS, backfill.at & WHOLE
-        lines = await self._read(revision, seq, upto=backfill.upto - 1)
+        lines = await self._read(backfill.at >> _SEQ_BITS, backfill.at & WHOLE, backfill.upto - 1)
         for change in lines:
-            at = (change.revision << _SEQ_BITS) + change.seq
-            run.scanned = msgspec.structs.replace(behind, backfill=msgspec.structs.replace(backfill, at=at))
-            planned = await self._older(change, route, run, incarnation)
-            if planned is not None:
-                await self._add(run, change, planned, run.scanned)
-                if not self.has_room(run):
-                    return
-        if lines:
-            at = (lines[-1].revision << _SEQ_BITS) + WHOLE
-            run.scanned = msgspec.structs.replace(behind, backfill=msgspec.structs.replace(backfill, at=at))
-        else:
-            run.scanned = behind
+            mark = _at(behind, backfill, Position(change.revision, change.seq))
+            planned = await self._older(change, routes, run, incarnation)
+            if planned is None:
+                run.scanned = mark
+                continue
+            await self._add(run, change, planned, mark)
+            if self._is_full(run):
+                return
+        run.scanned = _at(behind, backfill, Position(lines[-1].revision, WHOLE)) if lines else behind
 
-    async def _older(self, change: Change, route: Route, run: LaneRun, incarnation: str) -> Planned | None:
-        if change.op is not Op.PUT or (route.kinds and change.kind not in route.kinds):
+    def _routes_of(self, run: LaneRun, backfill: Backfill) -> list[Route]:
+        """The routes whose state is sent, as of the backfill's line; those that have gone since send nothing more."""
+        table, now = self._topology.routes.at(backfill.upto), self._topology.routes.current().by_uid
+        address = run.target.address
+        return [
+            route
+            for route in table.by_target.get(address, ())
+            if backfill.route_uid in ("", route.uid) and route.uid in now and address in now[route.uid].targets
+        ]
+
+    async def _older(self, change: Change, routes: list[Route], run: LaneRun, incarnation: str) -> Planned | None:
+        if change.op is not Op.PUT or not any(not route.kinds or change.kind in route.kinds for route in routes):
             return None
         record = await self._service.records.get(change.key)
-        return plan_backfill(change, record, route, run.target, incarnation)
+        for route in routes:
+            if (planned := plan_backfill(change, record, route, run.target, incarnation)) is not None:
+                return planned
+        return None
 
     # --- one planned line ------------------------------------------------------------------------------------------
 
     async def _add(self, run: LaneRun, change: Change, planned: Planned, mark: Mark) -> None:
+        blocked = await self._is_blocked(run, change.key)
         now = self._world.now()
         delivery = Delivery(
             delivery_id=planned.delivery_id,
@@ -191,26 +213,28 @@ class Planner:
             created_at=now,
             updated_at=now,
         )
-        blocked = await self._is_blocked(run, change.key)
-        reason = may_send(run.lane, now) or run.target.held
-        if not reason and blocked:
-            reason = "waits behind an earlier change of the same record"
         self._news = True
-        fresh = run.add(delivery, change, mark)
-        if reason:
-            rows = run.park([fresh], reason)
-            run.rows += len(rows)
-            run.rows_changed = True
-            self.outbox.rows(rows)
-            self.outbox.lane(run.lane)
+        if change.op is Op.EVENT:
+            self._on_event(change, planned)
+        behind = "waits behind an earlier change of the same record" if blocked else ""
+        run.add(delivery, change, mark, run.closed(now) or behind)
 
     async def _is_blocked(self, run: LaneRun, key: Key) -> bool:
         """Whether an earlier change of the record has a live row, one that is being stored just now included."""
         while run.rows:
             version = run.row_version
-            if self.outbox.blocks(run.lane.lane_id, key):
+            if run.has_unstored(key) or self.outbox.blocks(run.lane.lane_id, key):
                 return True
             stored = await self._store.blocked_keys(run.lane.lane_id, [key])
             if version == run.row_version:
                 return bool(stored)
         return False
+
+
+def _at(behind: Mark, backfill: Backfill, position: Position) -> Mark:
+    packed = (position.revision << _SEQ_BITS) + position.seq
+    return msgspec.structs.replace(behind, backfill=msgspec.structs.replace(backfill, at=packed))
+
+
+def _size(lines: Sequence[Change]) -> int:
+    return sum(len(line.body or b"") + 500 for line in lines)

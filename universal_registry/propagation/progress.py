@@ -1,8 +1,12 @@
-"""The states of sessions, from what their lanes do. Pure, apart from remembering what is under way."""
+"""The sessions that the store shows: standing ones with the state of their lanes, one-shot ones as they are begun.
+
+How far a one-shot session is, its deliveries say; nothing is kept of it here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from msgspec.structs import replace
@@ -12,30 +16,35 @@ from universal_registry.propagation.outbox import Outbox
 from universal_registry.propagation.route import Route
 from universal_registry.propagation.window import LaneRun
 
-ONE_SHOT_END = {(True, False): "succeeded", (True, True): "partial", (False, True): "failed"}
+_REMEMBERED = 1000
 
 
 class Progress:
-    """Sessions under way: standing ones by route, one-shot ones until their last target has answered."""
+    """Standing sessions by route, and the newest one-shot ones, so that each is stored once."""
 
     def __init__(self, outbox: Outbox) -> None:
         self.outbox = outbox
-        self._sessions: dict[str, Session] = {}
-        self._remaining: dict[str, set[str]] = {}
-        self._failed: dict[str, set[str]] = {}
+        self._standing: dict[str, Session] = {}
+        self._by_target: dict[str, set[str]] = {}
+        self._begun: OrderedDict[str, None] = OrderedDict()
 
     def load(self, sessions: Iterable[Session]) -> None:
         """Sessions as they are stored."""
-        self._sessions = {session.session_id: session for session in sessions}
+        self._standing = {session.session_id: session for session in sessions if session.standing}
 
     def routes(self, routes: Iterable[Route], now: datetime) -> None:
         """Standing sessions are those of the routes in force; the others are cancelled."""
         present = {route.uid: route for route in routes}
-        for session in list(self._sessions.values()):
-            if session.standing and session.session_id not in present and session.state != "cancelled":
-                self._store(replace(session, state="cancelled", last_activity=now))
+        for session in list(self._standing.values()):
+            if session.session_id not in present:
+                if session.state != "cancelled":
+                    self.outbox.session(replace(session, state="cancelled", last_activity=now))
+                del self._standing[session.session_id]
+        self._by_target = {}
         for route in present.values():
-            old = self._sessions.get(route.uid)
+            for address in route.targets:
+                self._by_target.setdefault(address, set()).add(route.uid)
+            old = self._standing.get(route.uid)
             if old is None or old.targets != route.targets or old.state == "cancelled":
                 self._store(
                     Session(
@@ -51,54 +60,38 @@ class Progress:
                     )
                 )
 
-    def event(
-        self, session_id: str, source: str, audience: tuple[str, ...], revision: int, lane_id: str, now: datetime
-    ) -> None:
-        """A one-shot delivery was planned for a lane."""
-        if session_id not in self._sessions:
-            self._store(
-                Session(
-                    session_id=session_id,
-                    mode="unidirectional" if len(audience) == 1 else "multicast",
-                    source=source,
-                    targets=audience,
-                    standing=False,
-                    state="running",
-                    revision=revision,
-                    created_at=now,
-                    last_activity=now,
-                )
-            )
-            self._remaining[session_id] = set()
-        self._remaining.setdefault(session_id, set()).add(lane_id)
-
-    def ended(self, session_id: str, lane_id: str, *, dead: bool, now: datetime) -> None:
-        """A one-shot delivery of the lane ended."""
-        session = self._sessions.get(session_id)
-        if session is None or session.standing:
+    def begun(self, session_id: str, source: str, audience: tuple[str, ...], revision: int, now: datetime) -> None:
+        """A one-shot delivery was planned."""
+        if session_id in self._begun:
             return
-        remaining = self._remaining.setdefault(session_id, set())
-        remaining.discard(lane_id)
-        failed = self._failed.setdefault(session_id, set())
-        if dead:
-            failed.add(lane_id)
-        if not remaining:
-            some_arrived = len(failed) < len(session.targets)
-            self._store(replace(session, state=ONE_SHOT_END[some_arrived, bool(failed)], last_activity=now))
-            del self._remaining[session_id], self._failed[session_id]
+        self._begun[session_id] = None
+        if len(self._begun) > _REMEMBERED:
+            self._begun.popitem(last=False)
+        self.outbox.session(
+            Session(
+                session_id=session_id,
+                mode="unidirectional" if len(audience) == 1 else "multicast",
+                source=source,
+                targets=audience,
+                standing=False,
+                state="running",
+                revision=revision,
+                created_at=now,
+                last_activity=now,
+            )
+        )
 
-    def lanes_moved(self, runs: dict[str, LaneRun], now: datetime) -> None:
-        """Standing sessions take the worst state of their targets' lanes."""
-        for session in list(self._sessions.values()):
-            if not session.standing or session.state == "cancelled":
-                continue
+    def lanes_moved(self, moved: Iterable[str], runs: Mapping[str, LaneRun], now: datetime) -> None:
+        """The standing sessions of these targets take the worst state of their lanes."""
+        for session_id in {each for address in moved for each in self._by_target.get(address, ())}:
+            session = self._standing[session_id]
             states = [lane_state(runs.get(address)) for address in session.targets]
             state = next(each for each in ("degraded", "syncing", "in_sync") if each in (*states, "in_sync"))
             if state != session.state:
                 self._store(replace(session, state=state, last_activity=now))
 
     def _store(self, session: Session) -> None:
-        self._sessions[session.session_id] = session
+        self._standing[session.session_id] = session
         self.outbox.session(session)
 
 
@@ -107,6 +100,6 @@ def lane_state(run: LaneRun | None) -> str:
     if run is None:
         return "syncing"
     lane = run.lane
-    if lane.paused or lane.held or run.target.held or lane.breaker is not Breaker.CLOSED or run.rows:
+    if lane.paused or lane.held or run.target.held or lane.breaker is not Breaker.CLOSED or run.rows or lane.dead:
         return "degraded"
     return "syncing" if run.unfinished or run.scanned.backfill else "in_sync"

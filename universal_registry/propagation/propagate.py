@@ -16,10 +16,11 @@ from universal_registry.propagation.route import KIND as ROUTE_KIND
 from universal_registry.propagation.sources import PLACEHOLDER_KIND, Source, resolve_source, selected
 from universal_registry.propagation.target import KIND as TARGET_KIND
 from universal_registry.propagation.target import shell_word
+from universal_registry.registry.once import Once
 from universal_registry.registry.operation import Effect
 from universal_registry.registry.record import Record, document
 from universal_registry.registry.selector import parse_selector
-from universal_registry.registry.service import Actor, RegistryService
+from universal_registry.registry.service import Actor, RegistryService, Written
 from universal_registry.registry.words import near, shown
 from universal_registry.security.addresses import check_url
 from universal_registry.security.signing import new_secret
@@ -102,7 +103,10 @@ async def _at_url(service: RegistryService, url: str, actor: Actor) -> Destinati
 class Propagation:
     """One propagation command, with its source and target resolved; `run` stores what it means."""
 
-    def __init__(self, service: RegistryService, inventory: Inventory, *, mode: str, actor: Actor) -> None:
+    def __init__(
+        self, service: RegistryService, inventory: Inventory, *, mode: str, actor: Actor, once: Once | None = None
+    ) -> None:
+        self._keyed = once
         self._service = service
         self._inventory = inventory
         self._mode = mode
@@ -126,24 +130,33 @@ class Propagation:
     async def _standing(self, target: str) -> dict[str, Any]:
         name = declare.route_name(self._mode, self._source.text, self._target.address)
         operations = [self._target.declaration] if self._target.declaration else []
-        if not self._stands(name):
+        stands = self._stands(name)
+        if not stands:
             check_free(await self._service.records.get(Key(ROUTE_KIND, SYSTEM_NAMESPACE, name)))
             operations.append(
                 declare.route_document(
                     name, self._source.selector, [self._target.address], mode=self._mode, source=self._source.text
                 )
             )
-        created, revision = False, None
-        if operations:
-            written = await self._service.batch(
-                operations, actor=self._actor, message=f"{self._mode} to {target}"[:200]
+        there = self._inventory.route_records[name] if stands else None
+
+        def answer(written: Written | None) -> dict[str, Any]:
+            results = written.results if written else ()
+            made = next((each.record for each in results if each.key.kind == ROUTE_KIND), there)
+            assert made is not None
+            return self._answer(
+                session=made.uid,
+                standing=True,
+                route=name,
+                revision=written.revision if written and results else made.revision,
+                changed=any(each.effect in (Effect.CREATED, Effect.UPDATED) for each in results),
             )
-            created = any(result.effect in (Effect.CREATED, Effect.UPDATED) for result in written.results)
-            revision = written.revision
-        record = await self._service.get(Key(ROUTE_KIND, SYSTEM_NAMESPACE, name))
-        return self._answer(
-            session=record.uid, standing=True, route=name, revision=revision or record.revision, changed=created
-        )
+
+        once = self._keyed and self._keyed.of(answer)
+        if not operations and once is None:
+            return answer(None)
+        message = f"{self._mode} to {target}"[:200]
+        return answer(await self._service.batch(operations, actor=self._actor, message=message, once=once))
 
     def _stands(self, name: str) -> bool:
         """Whether that very route is in force, so that a repeat changes nothing, whatever has appeared since."""
@@ -179,11 +192,16 @@ class Propagation:
         if self._target.declaration:
             await self._service.batch([self._target.declaration], actor=self._actor)
         session = self._service.world.new_id()
-        written = await self._service.emit(
-            key, payload, audience=[self._target.address], session=session, actor=self._actor
+
+        def answer(written: Written) -> dict[str, Any]:
+            return self._answer(session=session, standing=False, route=None, revision=written.revision, changed=True)
+
+        # The key goes with the event: a target that was declared before a kill is found there by the repeat.
+        once = self._keyed and self._keyed.of(answer)
+        audience = [self._target.address]
+        return answer(
+            await self._service.emit(key, payload, audience=audience, session=session, actor=self._actor, once=once)
         )
-        revision = written.revision
-        return self._answer(session=session, standing=False, route=None, revision=revision, changed=True)
 
     def _answer(
         self, *, session: str, standing: bool, route: str | None, revision: int, changed: bool

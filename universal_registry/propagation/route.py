@@ -190,7 +190,6 @@ class RouteHistory:
         self._catalogue = catalogue
         self._revisions: list[int] = [0]
         self._tables: list[RouteTable] = [RouteTable()]
-        self._first: dict[str, int] = {}
         self.faults: dict[str, str] = {}
 
     def add(self, change: Change, record: Record | None = None) -> bool:
@@ -209,8 +208,6 @@ class RouteHistory:
             return False
         kept = tuple(each for each in old.routes if each.uid != change.uid)
         self._push(change.revision, RouteTable((*kept, route) if route else kept))
-        for target in route.targets if route else ():
-            self._first.setdefault(target, change.revision)
         return True
 
     def _read(self, change: Change, record: Record | None) -> Route | None:
@@ -237,17 +234,13 @@ class RouteHistory:
     def current(self) -> RouteTable:
         return self._tables[-1]
 
-    def first_revision(self, target: str) -> int | None:
-        """The revision at which a route first named the target ("namespace/name"); None: none ever did."""
-        return self._first.get(target)
-
-    def secrets_allowed(self, route_uid: str, revision: int) -> bool:
-        """Whether a line of `revision` may travel with its secrets by that route: it said so then, and still does."""
-        then, now = self.at(revision).by_uid.get(route_uid), self.current().by_uid.get(route_uid)
-        return then is not None and now is not None and then.secrets_included and now.secrets_included
+    def secrets_allowed(self, route_uid: str) -> bool:
+        """Whether what travels by that route may show its secrets. What the route says now counts, for retries too."""
+        route = self.current().by_uid.get(route_uid)
+        return route is not None and route.secrets_included
 
     def forget_before(self, revision: int) -> None:
         """Drop the tables that no reader at or beyond `revision` can ask for."""
-        keep = bisect_right(self._revisions, revision) - 1
+        keep = max(0, bisect_right(self._revisions, revision) - 1)
         self._revisions = [0, *self._revisions[keep + 1 :]]
         self._tables = self._tables[keep:]

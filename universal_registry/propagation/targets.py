@@ -20,6 +20,7 @@ from universal_registry.propagation.route import full_address
 from universal_registry.propagation.target import KIND as TARGET_KIND
 from universal_registry.propagation.target import Target, parse_target
 from universal_registry.propagation.views import moment_text
+from universal_registry.registry.once import Once
 from universal_registry.registry.operation import Effect
 from universal_registry.registry.record import Record
 from universal_registry.registry.selector import parse_selector
@@ -32,8 +33,18 @@ from universal_registry.security.signing import new_secret, parse_secret
 class TargetAddition:
     """One `target add`. Target and route become one revision, and nothing is stored when either is refused."""
 
-    def __init__(self, service: RegistryService, inventory: Inventory, name: str, url: str, *, actor: Actor) -> None:
+    def __init__(
+        self,
+        service: RegistryService,
+        inventory: Inventory,
+        name: str,
+        url: str,
+        *,
+        actor: Actor,
+        once: Once | None = None,
+    ) -> None:
         self._service = service
+        self._once = once
         self._inventory = inventory
         self._actor = actor
         self._address = full_address(name)
@@ -56,11 +67,15 @@ class TargetAddition:
             operations.append(declare.guarded(document, record))
         if select is not None:
             operations.append(await self._route(select))
-        written = None
-        if operations:
-            written = await self._service.batch(operations, actor=self._actor, message=f"target add {self._name}")
-            self._warnings.extend(written.warnings)
-        return self._answer(known, delivery, written, select)
+
+        def answer(written: Written | None) -> dict[str, Any]:
+            return self._answer(known, delivery, written, select)
+
+        once = self._once and self._once.of(answer)
+        if not operations and once is None:
+            return answer(None)
+        message = f"target add {self._name}"
+        return answer(await self._service.batch(operations, actor=self._actor, message=message, once=once))
 
     def _delivery(
         self, record: Record | None, known: Target | None, network: str | None, secret: str | None, insecure_http: bool
@@ -99,14 +114,14 @@ class TargetAddition:
         answer: dict[str, Any] = {
             "target": self._address,
             "result": effect_on(written, TARGET_KIND),
-            "revision": written.revision if written else known.revision if known else 0,
+            "revision": written.revision if written and written.results else known.revision if known else 0,
             "url": self._url,
             "network": network,
             "route": {"route": self._name, "selector": select, "result": effect_on(written, ROUTE_KIND)}
             if select is not None
             else None,
             "notes": self._notes,
-            "warnings": self._warnings,
+            "warnings": [*self._warnings, *(written.warnings if written else ())],
         }
         if self._made_secret:
             answer["secret"] = self._made_secret
@@ -128,6 +143,7 @@ async def add_route(
     *,
     secrets: str,
     actor: Actor,
+    once: Once | None = None,
 ) -> dict[str, Any]:
     """Make or change a route between known targets. Raises NotFound for an unknown one, Conflict for a taken name."""
     if secrets not in ("redact", "include"):
@@ -139,22 +155,26 @@ async def add_route(
     parse_selector(select, service.catalogue)
     check_free(await service.records.get(Key(ROUTE_KIND, SYSTEM_NAMESPACE, name)))
     document = declare.route_document(name, select, addresses, secrets=secrets, source=select)
-    written = await service.batch([document], actor=actor, message=f"route add {name}"[:200])
-    warnings = list(written.warnings)
-    if secrets == "include":
-        warnings.append("secrets travel readable inside each request: sealing on the wire is not built yet")
-    record = written.results[0].record
-    assert record is not None
-    return {
-        "route": name,
-        "session": record.uid,
-        "result": effect_on(written, ROUTE_KIND),
-        "revision": record.revision,
-        "selector": select,
-        "targets": addresses,
-        "secrets": secrets,
-        "warnings": warnings,
-    }
+
+    def answer(written: Written) -> dict[str, Any]:
+        warnings = list(written.warnings)
+        if secrets == "include":
+            warnings.append("secrets travel readable inside each request: sealing on the wire is not built yet")
+        record = written.results[0].record
+        assert record is not None
+        return {
+            "route": name,
+            "session": record.uid,
+            "result": effect_on(written, ROUTE_KIND),
+            "revision": record.revision,
+            "selector": select,
+            "targets": addresses,
+            "secrets": secrets,
+            "warnings": warnings,
+        }
+
+    message = f"route add {name}"[:200]
+    return answer(await service.batch([document], actor=actor, message=message, once=once and once.of(answer)))
 
 
 async def send_test(

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from universal_registry.kernel.errors import Corrupt
 from universal_registry.kernel.ids import SYSTEM_NAMESPACE
 from universal_registry.log.change import Change, Op
 from universal_registry.log.cursor import Head
-from universal_registry.propagation.lane import WHOLE, Lane, Position
+from universal_registry.propagation.lane import Backfill, Lane, Position
 from universal_registry.propagation.route import KIND as ROUTE_KIND
 from universal_registry.propagation.route import RouteHistory
 from universal_registry.propagation.target import KIND as TARGET_KIND
 from universal_registry.propagation.target import Target, parse_target
-from universal_registry.registry.record import decode_record
+from universal_registry.registry.record import Record, decode_record
 from universal_registry.registry.service import RegistryService
 
 
@@ -24,7 +26,7 @@ class Topology:
         self._service = service
         self.routes = RouteHistory(service.catalogue)
         self.targets: dict[str, Target] = {}
-        self.faults: dict[str, str] = {}
+        self._born: dict[str, tuple[Position, str]] = {}
 
     async def load(self) -> None:
         """Read all that the log says about them."""
@@ -44,25 +46,27 @@ class Topology:
 
     def _target(self, change: Change) -> bool:
         address = f"{change.namespace}/{change.name}"
-        target = None
+        before, target = self.targets.get(address), None
         if change.op is Op.PUT and change.body is not None:
-            record = decode_record(change.body)
-            try:
-                target = parse_target(record, self._service.reveal(record))
-            except Corrupt as error:
-                self.faults[address] = str(error)
-        before = self.targets.get(address)
+            target = read_target(self._service, decode_record(change.body))
         if target is None:
             self.targets.pop(address, None)
             return before is not None
-        self.faults.pop(address, None)
+        if before is None or before.uid != target.uid:
+            self._born[address] = (Position(change.revision, change.seq), change.hash[:4].hex())
         self.targets[address] = target
         return target != before
 
+    def born(self, address: str) -> int | None:
+        """The revision at which the target became one."""
+        return self._born[address][0].revision if address in self._born else None
+
     def new_lane(self, target: Target, head: Head) -> Lane:
-        """The lane of a target that has none: it starts before whatever first concerned the target."""
-        first_route = self.routes.first_revision(target.address) or target.created_revision
-        start = min(first_route, target.created_revision) - 1
+        """The lane of a target that has none: it begins where the target did, with the state of all routes to it then.
+
+        What a target of the same name had before is none of its business.
+        """
+        position, hash8 = self._born[target.address]
         return Lane(
             lane_id=target.uid,
             target_uid=target.uid,
@@ -70,8 +74,22 @@ class Topology:
             target_name=target.name,
             transport=target.transport,
             incarnation=head.incarnation,
-            position=Position(start, WHOLE),
+            position=position,
+            hash8=hash8,
+            backfill=Backfill(route_uid="", upto=position.revision, at=0),
         )
+
+
+def read_target(service: RegistryService, record: Record) -> Target | None:
+    """The target that a record describes, its signing secret in clear; None when it describes none.
+
+    One whose seal does not open is a target with a fault: its lane is held, and says why.
+    """
+    try:
+        return parse_target(record, service.reveal(record))
+    except Corrupt as error:
+        target = parse_target(record, service.shown(record).spec)
+        return replace(target, secret=None, fault=str(error)) if target is not None else None
 
 
 def targets_without_lane(targets: dict[str, Target], lanes: Sequence[Lane]) -> list[Target]:

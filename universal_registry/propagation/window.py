@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from datetime import datetime
 
 import msgspec
 
 from universal_registry.kernel.ids import Key
 from universal_registry.log.change import Change
-from universal_registry.propagation.lane import Backfill, Delivery, DeliveryState, Lane, Position
+from universal_registry.propagation.breaker import may_send, probe_due
+from universal_registry.propagation.lane import LIVE_STATES, Backfill, Delivery, DeliveryState, Lane, Position
 from universal_registry.propagation.target import Target
 
 WINDOW = 256
@@ -39,7 +41,7 @@ class Fresh(msgspec.Struct, frozen=True, eq=False):
 class Job(msgspec.Struct, eq=False):
     """An attempt under way. `fresh` is None when the delivery has a row."""
 
-    lane_id: str
+    run: LaneRun
     delivery: Delivery
     fresh: Fresh | None
     probe: bool = False
@@ -70,6 +72,12 @@ class LaneRun:
         self._passed: tuple[int, Mark] | None = None
         self._busy: set[Key] = set()
         self._overtaken: dict[Key, set[str]] = {}
+        self._unstored: list[Delivery] = []
+        self._unstored_keys: set[Key] = set()
+
+    def closed(self, now: datetime) -> str:
+        """Why nothing at all may be sent now, not even a probe; empty when something may."""
+        return self.target.held or ("" if probe_due(self.lane, now) else may_send(self.lane, now))
 
     # --- planning ------------------------------------------------------------------------------------------------
 
@@ -83,13 +91,16 @@ class LaneRun:
         """Planned lines that are neither delivered nor in a row."""
         return len(self._open)
 
-    def add(self, delivery: Delivery, change: Change, mark: Mark) -> Fresh:
-        """Plan a line: it is sent in its turn."""
+    def add(self, delivery: Delivery, change: Change, mark: Mark, reason: str = "") -> None:
+        """Plan a line: it is sent in its turn, or becomes a row at once where there is a reason. The lane has now been
+        planned as far as `mark`."""
         fresh = Fresh(self._order, delivery, change, mark)
         self._order += 1
         self._open[fresh.order] = fresh
         self.ready.append(fresh)
-        return fresh
+        self.scanned = mark
+        if reason:
+            self.park([fresh], reason)
 
     # --- sending -------------------------------------------------------------------------------------------------
 
@@ -98,11 +109,11 @@ class LaneRun:
         for index, row in enumerate(self.due):
             if row.key not in self._busy:
                 del self.due[index]
-                return self._start(Job(self.lane.lane_id, row, None, probe))
+                return self._start(Job(self, row, None, probe))
         for index, fresh in enumerate(self.ready):
             if fresh.delivery.key not in self._busy and fresh.delivery.key not in self._overtaken:
                 del self.ready[index]
-                return self._start(Job(self.lane.lane_id, fresh.delivery, fresh, probe))
+                return self._start(Job(self, fresh.delivery, fresh, probe))
         return None
 
     def _start(self, job: Job) -> Job:
@@ -126,73 +137,94 @@ class LaneRun:
                 self.claimed[row.delivery_id] = row
         return self.claiming
 
-    def finish(self, job: Job, row: Delivery | None) -> list[Delivery]:
+    def finish(self, job: Job, row: Delivery | None) -> None:
         """The attempt ended; `row` is what remains of the delivery (None: delivered).
 
-        Returns the rows to store: it, and planned lines of its key, which must now wait behind it.
+        Planned lines of the same record wait behind a row that is tried again.
         """
         self.flight.pop(job.delivery.delivery_id, None)
         self.claimed.pop(job.delivery.delivery_id, None)
         self._busy.discard(job.delivery.key)
         if job.fresh is not None:
             self._pass(job.fresh)
+        else:
+            self.rows -= 1
+        self.rows_changed = True
         if row is None or row.state == DeliveryState.DEAD:
             self._caught_up(job.delivery)
         if row is None:
-            return []
-        self.row_version += 1
-        rows = [row]
+            return
+        self._put(row)
         if row.state != DeliveryState.DEAD:
             behind = [fresh for fresh in self.ready if fresh.delivery.key == row.key]
-            rows += self.park(behind, f"waits behind revision {row.revision}")
-        return rows
+            self.park(behind, f"waits behind revision {row.revision}")
 
-    def park(self, planned: Iterable[Fresh], reason: str) -> list[Delivery]:
-        """Planned lines that cannot be sent now, as rows to store."""
-        rows = []
+    def park(self, planned: Iterable[Fresh], reason: str) -> None:
+        """Planned lines that cannot be sent now become rows."""
         for fresh in list(planned):
             self.ready.remove(fresh)
             self._pass(fresh)
-            rows.append(msgspec.structs.replace(fresh.delivery, reason=reason))
-        return rows
+            self._put(msgspec.structs.replace(fresh.delivery, reason=reason))
+
+    def _put(self, row: Delivery) -> None:
+        self.row_version += 1
+        self.rows_changed = True
+        self._unstored.append(row)
+        if row.state in LIVE_STATES:
+            self.rows += 1
+            self._unstored_keys.add(row.key)
 
     # --- committing ----------------------------------------------------------------------------------------------
 
+    @property
+    def is_parked(self) -> bool:
+        """Whether rows wait to be stored."""
+        return bool(self._unstored)
+
+    def has_unstored(self, key: Key) -> bool:
+        """Whether the record has a live row that waits to be stored."""
+        return key in self._unstored_keys
+
     def commit_point(self) -> tuple[Mark, list[Delivery]]:
-        """How far the stored position may go now, and the rows that must be stored with it.
+        """How far the stored position may go now, and the rows that must be stored in the same commit.
 
         Planned lines below the furthest finished one get rows: those under way as SENDING, so that a dead daemon's
         successor sends at most these again.
         """
-        if not self._open:
-            self._passed = None
-            return self.scanned, []
-        if self._passed is None:
-            return self._stored(), []
-        furthest, mark = self._passed
-        rows: list[Delivery] = []
+        mark = self._mark()
+        rows, self._unstored = self._unstored, []
+        self._unstored_keys.clear()
+        return mark, rows
+
+    def _mark(self) -> Mark:
+        if self._open and self._passed is None:
+            return Mark(self.lane.position, self.lane.hash8, self.lane.backfill)
+        if self._open and self._passed is not None:
+            furthest, mark = self._passed
+            self._make_rows_below(furthest)
+            if self._open:
+                return mark
+        self._passed = None
+        return self.scanned
+
+    def _make_rows_below(self, furthest: int) -> None:
         for fresh in [each for each in self._open.values() if each.order < furthest]:
-            job = self.flight.get(fresh.delivery.delivery_id)
+            delivery = fresh.delivery
+            job = self.flight.get(delivery.delivery_id)
             if job is None:
-                rows += self.park([fresh], "waits its turn")
-                self._overtaken.setdefault(fresh.delivery.key, set()).add(fresh.delivery.delivery_id)
+                self.park([fresh], "waits its turn")
+                self._overtaken.setdefault(delivery.key, set()).add(delivery.delivery_id)
                 continue
             del self._open[fresh.order]
             job.fresh = None
-            rows.append(msgspec.structs.replace(fresh.delivery, state=DeliveryState.SENDING))
-        if self._open:
-            return mark, rows
-        self._passed = None
-        return self.scanned, rows
+            self.claimed[delivery.delivery_id] = delivery
+            self._put(msgspec.structs.replace(delivery, state=DeliveryState.SENDING))
 
     def _caught_up(self, delivery: Delivery) -> None:
         waiting = self._overtaken.get(delivery.key, set())
         waiting.discard(delivery.delivery_id)
         if not waiting:
             self._overtaken.pop(delivery.key, None)
-
-    def _stored(self) -> Mark:
-        return Mark(self.lane.position, self.lane.hash8, self.lane.backfill)
 
     def _pass(self, fresh: Fresh) -> None:
         self._open.pop(fresh.order, None)

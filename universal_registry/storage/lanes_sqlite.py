@@ -8,9 +8,8 @@ from datetime import datetime
 import msgspec
 import orjson
 
-from universal_registry.kernel.errors import Invalid
 from universal_registry.kernel.ids import Key
-from universal_registry.kernel.settings import SLOW_PHASE, RetrySettings
+from universal_registry.kernel.settings import RetrySettings
 from universal_registry.propagation.lane import Attempt, Counters, Delivery, DeliveryState, Lane, Session, Settlements
 from universal_registry.propagation.ports import Depth
 from universal_registry.storage.database import Database
@@ -26,11 +25,10 @@ from universal_registry.storage.lane_rows import (
     session_target_rows,
     text,
 )
+from universal_registry.storage.lane_rules import CRASH_LIMIT, NOTHING, check_lanes_given, delivery_query, retries
 from universal_registry.storage.sqlfiles import load_queries
 
-CRASH_LIMIT = 3
 _MANY = 1000  # heads past their time from which walking them in order reads less than sorting them
-_NOTHING = Settlements()
 
 
 class SqliteLanes:
@@ -44,7 +42,7 @@ class SqliteLanes:
     def __init__(self, database: Database, *, retry: RetrySettings | None = None) -> None:
         self._db = database
         self._sql = load_queries("sqlite/propagation.sql")
-        self._max_retries = _retries(retry or RetrySettings())
+        self._max_retries = retries(retry or RetrySettings())
 
     # --- LaneStore ----------------------------------------------------------------------------------------------------
 
@@ -73,9 +71,9 @@ class SqliteLanes:
         always go in. Raises Invalid, with nothing applied, for a row or an attempt whose lane is not among
         `settlements.lanes`: it could not be fenced.
         """
-        if settlements == _NOTHING:
+        if settlements == NOTHING:
             return
-        _check_lanes_given(settlements)
+        check_lanes_given(settlements)
         async with self._db.transaction():
             ours, dropped = self._admitted(settlements)
             many, sql = self._db.executemany, self._sql
@@ -133,7 +131,7 @@ class SqliteLanes:
         limit: int = 1000,
     ) -> Sequence[Delivery]:
         """Rows for which all that is given holds, by lane and in each in order; at most `limit`."""
-        query = _delivery_query(lane_id, key, session_id, states)
+        query = delivery_query(lane_id, key, session_id, states)
         params: dict[str, object] = {
             "lane": lane_id,
             "session": session_id,
@@ -183,32 +181,3 @@ class SqliteLanes:
     def _count(self, counters: Counters) -> None:
         added = msgspec.structs.asdict(counters)
         self._db.executemany(self._sql["add_to_counter"], [(count, name) for name, count in added.items() if count])
-
-
-def _check_lanes_given(settlements: Settlements) -> None:
-    used = {row.lane_id for row in settlements.upserts}
-    used.update(lane_id for lane_id, _ in settlements.removed)
-    used.update(attempt.lane_id for attempt in settlements.attempts)
-    if missing := used - {lane.lane_id for lane in settlements.lanes}:
-        raise Invalid(
-            f"settlements hold rows of the lane {min(missing)!r} but not the lane",
-            hint="give each row with its lane, so that its generation can be compared; `removed` is (lane, delivery)",
-        )
-
-
-def _delivery_query(lane_id: str | None, key: Key | None, session_id: str | None, states: Collection[str]) -> str:
-    """The query that reads least for what is given."""
-    if key is not None:
-        return "deliveries_by_key"
-    if session_id is not None:
-        return "deliveries_by_session"
-    if set(states) == {DeliveryState.DEAD}:
-        return "deliveries_dead"
-    return "deliveries_all" if lane_id is None else "deliveries_by_lane"
-
-
-def _retries(retry: RetrySettings) -> int:
-    """How often a delivery is repeated before it is dead, both phases together."""
-    if not retry.enabled:
-        return 0
-    return retry.max_retries + (len(SLOW_PHASE) if retry.slow_phase else 0)

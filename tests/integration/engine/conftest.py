@@ -209,6 +209,10 @@ class Stage:
         """The stored lane of a target."""
         return next(lane for lane in await self.lanes.lanes() if lane.target_name == target)
 
+    def sessions(self) -> dict[str, str]:
+        """Session -> status, as scripts read it."""
+        return dict(self.propagation.read("SELECT session_id, status FROM propagation_sessions"))
+
     async def close(self) -> None:
         """End what is under way, and close the files."""
         for job in self._jobs:

@@ -16,6 +16,8 @@ from universal_registry.propagation.lane import Breaker, DeliveryState
 from universal_registry.propagation.outcome import Failed, Rejected
 from universal_registry.propagation.window import WINDOW
 from universal_registry.registry.service import Actor
+from universal_registry.security.cipher import Sealer
+from universal_registry.security.keyring import Keyring, new_key
 
 OPERATOR = Actor("uid:1000", admin=True)
 Stage = Any  # the class of the fixture, which pytest alone can import
@@ -346,8 +348,15 @@ async def test_one_shot_events_and_their_sessions(stage: Stage) -> None:
     await stage.service.emit(key, {"hello": 2}, audience=audience[:1], session="s2", actor=OPERATOR)
     await stage.settle()
     assert [event["data"] for event in stage.targets.got["one"]] == [{"hello": 1}, {"hello": 2}]
-    states = {session.session_id: session.state for session in await stage.lanes.sessions()}
-    assert states == {"s1": "partial", "s2": "succeeded"}
+    assert stage.sessions() == {"s1": "partial", "s2": "succeeded"}
+    stage.targets.down.add("two")
+    await stage.service.emit(key, {"hello": 3}, audience=audience, session="s3", actor=OPERATOR)
+    await stage.settle()
+    assert stage.sessions()["s3"] == "running"
+    await stage.start()
+    await stage.service.delete(Key("endpoint", "system", "two"), actor=OPERATOR)
+    await stage.settle()
+    assert stage.sessions()["s3"] == "partial", "its other target is gone, and so is what it was to get"
 
 
 async def test_standing_sessions_say_how_they_are(stage: Stage) -> None:
@@ -441,3 +450,178 @@ async def test_a_registry_that_was_rolled_back_is_noticed(stage: Stage) -> None:
     await stage.start()
     await stage.settle()
     assert stage.targets.names("one") == ["gs", "gs"], "the current state is sent again"
+
+
+# --- races and faults -----------------------------------------------------------------------------------------------
+
+
+async def test_lines_that_appear_while_it_plans_wait_for_their_routes(stage: Stage) -> None:
+    """A commit may land between looking at the head and reading the log: its routes are not known yet."""
+    await stage.target("one")
+    await stage.settle()
+    real_changes, landed = stage.registry.changes, []
+
+    async def changes(after: int, limit: int, *, upto: int | None = None) -> Any:
+        if stage.engine._planner is not None and upto is not None and not landed:
+            landed.append(True)
+            await stage.route("all", "one")
+            await stage.aliases(3, prefix="late")
+        return await real_changes(after, limit, upto=upto)
+
+    await stage.alias("early")
+    stage.registry.changes = changes
+    await stage.settle()
+    assert landed
+    assert stage.targets.names("one") == ["early", "late000", "late001", "late002"]
+
+
+@pytest.mark.parametrize("failing", [1, 3, 5])
+@pytest.mark.parametrize("backfill", [True, False])
+async def test_a_read_that_fails_midway_costs_and_repeats_nothing(stage: Stage, failing: int, backfill: bool) -> None:
+    await stage.target("one")
+    if not backfill:
+        await stage.route("all", "one")
+        await stage.settle()
+    for index in range(6):
+        await stage.alias(f"a{index}")
+    if backfill:
+        await stage.route("all", "one")
+    real_blocked, calls = stage.engine._planner._is_blocked, []
+
+    async def is_blocked(run: Any, key: Key) -> bool:
+        calls.append(key)
+        if len(calls) == failing:
+            raise StorageFull("a read failed")
+        return bool(await real_blocked(run, key))
+
+    stage.engine._planner._is_blocked = is_blocked
+    with pytest.raises(StorageFull):
+        await stage.settle()
+    await stage.settle()
+    assert stage.targets.names("one") == [f"a{index}" for index in range(6)]
+
+
+async def test_a_target_made_again_gets_the_present_and_nothing_of_its_namesake(stage: Stage) -> None:
+    await stage.target("one")
+    await stage.route("all", "one")
+    key = Key("service", "default", "pay")
+    await stage.service.emit(key, {"for": "the first"}, audience=["system/one"], session="s1", actor=OPERATOR)
+    await stage.alias("gs", "old")
+    await stage.alias("gone")
+    await stage.settle()
+    await stage.service.delete(Key("endpoint", "system", "one"), actor=OPERATOR)
+    await stage.alias("gs", "new")
+    await stage.service.delete(Key("alias", "default", "gone"), actor=OPERATOR)
+    stage.targets.got.clear()
+    await stage.target("one")
+    await stage.settle()
+    assert stage.targets.commands("one") == ["new"]
+
+
+async def test_an_attempt_of_a_lane_that_was_dropped_settles_nothing(stage: Stage) -> None:
+    await stage.target("one")
+    await stage.route("all", "one")
+    stage.targets.gates["one"] = asyncio.Event()
+    await stage.aliases(40)
+    await stage.step()
+    record = await stage.service.get(Key("endpoint", "system", "one"))
+    await stage.service.merge(
+        {"kind": "endpoint", "namespace": "system", "name": "one", "spec": {"delivery": None}}, actor=OPERATOR
+    )
+    await stage.step()
+    await stage.service.merge(
+        {"kind": "endpoint", "namespace": "system", "name": "one", "spec": {"delivery": record.spec["delivery"]}},
+        actor=OPERATOR,
+    )
+    await stage.step()
+    stage.targets.gates.pop("one").set()
+    await stage.step()
+    await stage.start()
+    await stage.settle()
+    assert set(stage.targets.names("one")) == {f"a{index:03}" for index in range(40)}
+
+
+async def test_a_backfill_ends_with_its_route(stage: Stage) -> None:
+    await stage.aliases(600)
+    await stage.target("one")
+    await stage.route("all", "one")
+    await stage.step()
+    await stage.service.delete(Key("policy", "system", "all"), actor=OPERATOR)
+    await stage.settle()
+    assert len(stage.targets.names("one")) <= WINDOW
+
+
+async def test_a_backfill_shows_secrets_where_the_route_does(stage: Stage) -> None:
+    await stage.service.put({"kind": "secret", "name": "db", "spec": {"value": "hunter2"}}, actor=OPERATOR)
+    await stage.target("one")
+    await stage.route("all", "one", selector={"kinds": ["secret"]}, secrets="include")
+    await stage.settle()
+    assert stage.targets.got["one"][0]["data"]["record"]["spec"] == {"value": "hunter2"}
+
+
+async def test_a_fault_of_ours_is_an_outcome_and_is_raised(stage: Stage) -> None:
+    await stage.target("one")
+    await stage.route("all", "one")
+    real_send = stage.targets.send
+
+    async def broken(envelope: Any) -> Any:
+        raise ZeroDivisionError
+
+    stage.targets.send = broken
+    await stage.alias("gs")
+    await stage.settle()
+    [row] = await stage.lanes.deliveries()
+    assert row.reason == "a fault of ours: ZeroDivisionError"
+    stage.targets.send = real_send
+    await stage.wait(2)
+    assert stage.targets.names("one") == ["gs"]
+
+
+async def test_trouble_of_our_own_store_is_no_fault_of_the_payload(stage: Stage) -> None:
+    await stage.target("one")
+    await stage.route("all", "one")
+    stage.targets.answers["one"] = [down()]
+    await stage.alias("gs")
+    await stage.settle()
+    real_line = stage.registry.line
+
+    async def unreadable(revision: int, seq: int) -> Any:
+        raise StorageFull("disk I/O error")
+
+    stage.registry.line = unreadable
+    await stage.wait(2)
+    stage.registry.line = real_line
+    assert (await stage.lanes.depth()).dead == 0
+    await stage.wait(5)
+    assert stage.targets.names("one") == ["gs"]
+
+
+async def test_a_clean_stop_is_no_crash(stage: Stage) -> None:
+    await stage.target("one")
+    await stage.route("all", "one")
+    stage.targets.gates["one"] = asyncio.Event()
+    await stage.aliases(10)
+    await stage.step()
+    for _ in range(3):
+        await stage.engine.stop()
+        await stage.start()
+        await stage.step()
+    assert {row.crashes for row in await stage.lanes.deliveries()} <= {0}
+    stage.targets.gates.pop("one").set()
+    await stage.settle()
+    assert set(stage.targets.names("one")) == {f"a{index:03}" for index in range(10)}
+
+
+async def test_a_seal_that_does_not_open_holds_the_lane(stage: Stage) -> None:
+    await stage.target("one", secret="whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    await stage.route("all", "one")
+    await stage.settle()
+    stage.targets.down.add("one")
+    await stage.aliases(3)
+    await stage.settle()
+    other = Sealer(Keyring.of(new_key(stage.world)), bytes(32))
+    stage.service._sealer = other
+    await stage.start()
+    await stage.settle()
+    assert (await stage.lanes.depth()).queue_depth == 3
+    assert "key" in stage.engine._runs[(await stage.lane("one")).lane_id].target.held

@@ -44,10 +44,32 @@ FROM changes WHERE position = ?;
 -- The newest lines about one record, newest first.
 SELECT revision, seq, op, kind, namespace, name, uid, generation, commitment, prev_commitment, changed_fields, actor,
        txn_id, message, at, hash, body
-FROM changes WHERE kind = ? AND namespace = ? AND name = ? ORDER BY revision DESC LIMIT ?;
+FROM changes WHERE kind = ? AND namespace = ? AND name = ? AND revision < ?
+ORDER BY revision DESC, position DESC LIMIT ?;
+
+-- name: history_of_state
+-- The newest lines that changed one record, newest first: without the events it sent.
+SELECT revision, seq, op, kind, namespace, name, uid, generation, commitment, prev_commitment, changed_fields, actor,
+       txn_id, message, at, hash, body
+FROM changes WHERE kind = ? AND namespace = ? AND name = ? AND revision < ? AND op <> 'event'
+ORDER BY revision DESC, position DESC LIMIT ?;
 
 -- name: lines_of_kind
 -- All lines about the records of one kind in one namespace, oldest first.
 SELECT revision, seq, op, kind, namespace, name, uid, generation, commitment, prev_commitment, changed_fields, actor,
        txn_id, message, at, hash, body
 FROM changes WHERE kind = ? AND namespace = ? ORDER BY position;
+
+-- name: kept
+-- What was answered to the request of an actor that bore a key.
+SELECT key, actor, fingerprint, revision, at, answer FROM idempotency WHERE actor = ? AND key = ?;
+
+-- name: keep
+-- Keep an answer, in place of an older one.
+INSERT INTO idempotency (key, actor, fingerprint, revision, at, answer) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (actor, key) DO UPDATE SET fingerprint = excluded.fingerprint, revision = excluded.revision,
+                                       at = excluded.at, answer = excluded.answer;
+
+-- name: forget
+-- Drop some of the answers that are out of date, the oldest first.
+DELETE FROM idempotency WHERE (actor, key) IN (SELECT actor, key FROM idempotency WHERE at < ? ORDER BY at LIMIT ?);

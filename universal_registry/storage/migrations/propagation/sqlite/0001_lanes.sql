@@ -228,8 +228,9 @@ SELECT t.session_id, s.mode, s.source, s.standing, s.revision, t.target_namespac
            OR EXISTS (SELECT 1 FROM deliveries AS d WHERE d.session_id = t.session_id AND d.lane_id = l.lane_id
                       AND d.state = 'cancelled') THEN 'cancelled'
          WHEN s.state = 'succeeded' THEN 'executed'
-         WHEN (l.position_revision, l.position_seq) >= (s.revision, 0) AND l.backfill_route IS NOT s.session_id
-           THEN 'executed'
+         WHEN l.lane_id IS NULL AND s.standing = 0 THEN 'cancelled' -- the target is gone
+         WHEN (l.position_revision, l.position_seq) >= (s.revision, 0)
+          AND (l.backfill_route IS NULL OR l.backfill_route NOT IN ('', s.session_id)) THEN 'executed'
          ELSE 'pending'
        END AS status
 FROM session_targets AS t
@@ -240,8 +241,18 @@ LEFT JOIN lanes AS l ON l.lane_id = (
 );
 
 -- The names and columns that scripts use. Payloads stay sealed in the log; here stands where.
+-- A one-shot session is as far as its targets are; the engine only begins it.
 CREATE VIEW propagation_sessions AS
-SELECT session_id, source AS source_id, mode, state AS status, created_at, last_activity FROM sessions;
+SELECT s.session_id, s.source AS source_id, s.mode,
+       CASE WHEN s.standing = 1 OR s.state = 'cancelled' THEN s.state ELSE (
+         SELECT CASE WHEN sum(p.status IN ('pending', 'retry')) > 0 THEN 'running'
+                     WHEN sum(p.status = 'executed') = count(*) THEN 'succeeded'
+                     WHEN sum(p.status = 'executed') > 0 THEN 'partial'
+                     WHEN sum(p.status = 'failed') > 0 THEN 'failed'
+                     ELSE 'cancelled' END
+         FROM session_progress AS p WHERE p.session_id = s.session_id) END AS status,
+       s.created_at, s.last_activity
+FROM sessions AS s;
 
 -- endpoint: the record that holds the address, which may itself hold a token.
 CREATE VIEW propagation_targets AS

@@ -1,0 +1,107 @@
+-- name: lanes
+-- Every lane, in the order in which they were made.
+SELECT lane_id, target_uid, target_namespace, target_name, transport, owner, generation, lease_until, incarnation,
+       position_revision, position_seq, hash8, backfill_route, backfill_upto, backfill_at, breaker, failures, trips,
+       open_until, pause_until, paused, held, delivered, last_success_at, last_failure_at, last_error, "rows", dead
+FROM propagation.lanes ORDER BY place;
+
+-- name: claim
+-- The lanes of owner $1 at $2, once it has taken those that are free and renewed its own until $3.
+SELECT lane_id, target_uid, target_namespace, target_name, transport, owner, generation, lease_until, incarnation,
+       position_revision, position_seq, hash8, backfill_route, backfill_upto, backfill_at, breaker, failures, trips,
+       open_until, pause_until, paused, held, delivered, last_success_at, last_failure_at, last_error, "rows", dead
+FROM propagation.claim($1, $2, $3, $4, $5) ORDER BY place;
+
+-- name: settle
+-- Everything one tick decided, in one call; the function says what the document holds.
+SELECT propagation.settle($1::text::jsonb);
+
+-- name: due
+-- Rows of a lane that may be tried now, at most as many again as are wanted; in no order.
+SELECT delivery_id, lane_id, session_id, route_uid, op, kind, namespace, name, revision, seq, state, attempts, crashes,
+       next_at, reason, created_at, updated_at
+FROM propagation.due($1, $2, $3);
+
+-- name: next_due
+-- The earliest time at which a row that nothing stands before may be tried again, in the lanes of owner $1: what others
+-- are to try is no reason to wake up. NULL: in all lanes.
+SELECT min(first.next_at) FROM propagation.lanes AS l CROSS JOIN LATERAL (
+    SELECT d.next_at FROM propagation.deliveries AS d
+    WHERE d.lane_id = l.lane_id AND d.head = 1 AND d.state = 'waiting' ORDER BY d.next_at LIMIT 1
+) AS first
+WHERE ($1::text IS NULL OR l.owner = $1) AND l.waiting > 0;
+
+-- name: blocked_keys
+-- Those of the keys ($2 kinds, $3 namespaces, $4 names) that have a live row in the lane.
+SELECT kind, namespace, name FROM propagation.blocked($1, $2, $3, $4);
+
+-- name: depth
+-- Live rows, those of webhooks never tried, those waiting after a failure, the dead: from the lanes' counts; and the
+-- totals since the store was made, as a JSON object. One statement: one state.
+SELECT coalesce(sum("rows"), 0)::bigint, coalesce(sum("rows" - waiting) FILTER (WHERE transport = 'webhook'), 0)::bigint,
+       coalesce(sum(waiting), 0)::bigint, coalesce(sum(dead), 0)::bigint,
+       (SELECT json_object_agg(name, value) FROM propagation.counters)::text
+FROM propagation.lanes;
+
+-- name: deliveries_by_key
+-- The rows of one record, over all lanes. In all five: $1 lane, $2 session, $3 states, $4 limit.
+SELECT delivery_id, lane_id, session_id, route_uid, op, kind, namespace, name, revision, seq, state, attempts, crashes,
+       next_at, reason, created_at, updated_at
+FROM propagation.deliveries
+WHERE name = $7 AND kind = $5 AND namespace = $6
+  AND ($1::text IS NULL OR lane_id = $1) AND ($2::text IS NULL OR session_id = $2)
+  AND ($3::text[] IS NULL OR state = ANY ($3))
+ORDER BY lane_id, revision, seq, delivery_id LIMIT $4;
+
+-- name: deliveries_by_session
+-- The rows of one session.
+SELECT delivery_id, lane_id, session_id, route_uid, op, kind, namespace, name, revision, seq, state, attempts, crashes,
+       next_at, reason, created_at, updated_at
+FROM propagation.deliveries
+WHERE session_id = $2 AND ($1::text IS NULL OR lane_id = $1) AND ($3::text[] IS NULL OR state = ANY ($3))
+ORDER BY lane_id, revision, seq, delivery_id LIMIT $4;
+
+-- name: deliveries_by_lane
+-- The rows of one lane.
+SELECT delivery_id, lane_id, session_id, route_uid, op, kind, namespace, name, revision, seq, state, attempts, crashes,
+       next_at, reason, created_at, updated_at
+FROM propagation.deliveries
+WHERE lane_id = $1 AND $2::text IS NULL AND ($3::text[] IS NULL OR state = ANY ($3))
+ORDER BY revision, seq, delivery_id LIMIT $4;
+
+-- name: deliveries_dead
+-- The dead letters, of one lane or all.
+SELECT delivery_id, lane_id, session_id, route_uid, op, kind, namespace, name, revision, seq, state, attempts, crashes,
+       next_at, reason, created_at, updated_at
+FROM propagation.deliveries
+WHERE state = 'dead' AND ($1::text IS NULL OR lane_id = $1) AND $2::text IS NULL AND $3::text[] IS NOT NULL
+ORDER BY lane_id, revision, seq, delivery_id LIMIT $4;
+
+-- name: deliveries_all
+-- Rows of all lanes.
+SELECT delivery_id, lane_id, session_id, route_uid, op, kind, namespace, name, revision, seq, state, attempts, crashes,
+       next_at, reason, created_at, updated_at
+FROM propagation.deliveries
+WHERE $1::text IS NULL AND $2::text IS NULL AND ($3::text[] IS NULL OR state = ANY ($3))
+ORDER BY lane_id, revision, seq, delivery_id LIMIT $4;
+
+-- name: attempts
+-- What was tried for one delivery, in order.
+SELECT delivery_id, lane_id, number, at, outcome, status, milliseconds, reason
+FROM propagation.attempts WHERE delivery_id = $1 ORDER BY id;
+
+-- name: sessions
+-- Every session, oldest first, with its targets as a JSON array.
+SELECT s.session_id, s.mode, s.source,
+       coalesce((SELECT json_agg(t.target_namespace || '/' || t.target_name ORDER BY t.place)
+                 FROM propagation.session_targets AS t WHERE t.session_id = s.session_id), '[]')::text,
+       s.standing, s.state, s.revision, s.created_at, s.last_activity
+FROM propagation.sessions AS s ORDER BY s.created_at, s.session_id;
+
+-- name: session
+-- One session, with its targets as a JSON array.
+SELECT s.session_id, s.mode, s.source,
+       coalesce((SELECT json_agg(t.target_namespace || '/' || t.target_name ORDER BY t.place)
+                 FROM propagation.session_targets AS t WHERE t.session_id = s.session_id), '[]')::text,
+       s.standing, s.state, s.revision, s.created_at, s.last_activity
+FROM propagation.sessions AS s WHERE s.session_id = $1;
