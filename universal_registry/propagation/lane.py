@@ -30,8 +30,8 @@ class Position(msgspec.Struct, frozen=True, order=True):
 
 
 class Backfill(msgspec.Struct, frozen=True, kw_only=True):
-    """Current state, sent before the lane goes on: of a new route, or (`route_uid` empty) of all routes to a new target.
-    It is that of the lines before revision `upto`.
+    """Current state, sent before the lane goes on: of a new route, or (`route_uid` empty) of all routes to a new
+    target. It is that of the lines before revision `upto`.
 
     It has been planned as far as `at`, a position packed as revision * 2^20 + seq.
     """

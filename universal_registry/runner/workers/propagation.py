@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from universal_registry.runner.ports import Alarm, Engine, Pulse
 
 TICK = 1.0
@@ -20,5 +22,6 @@ class PropagationWorker:
         while not pulse.ending():
             while not pulse.ending() and await self._engine.plan():
                 pulse.beat()
+                await asyncio.sleep(0)  # a long way to catch up is no reason to keep requests and deliveries waiting
             pulse.beat()
             await self.alarm.wait(TICK)
