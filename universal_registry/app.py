@@ -23,7 +23,7 @@ from universal_registry.environment import child_environment, load_settings, run
 from universal_registry.kernel.errors import NotFound
 from universal_registry.kernel.settings import Places, Settings
 from universal_registry.kernel.world import SystemWorld, World
-from universal_registry.observe.health import Health, file_taken_away
+from universal_registry.observe.health import Health
 from universal_registry.observe.metrics import Gauges
 from universal_registry.propagation.control import PropagationControl
 from universal_registry.propagation.inventory import EngineView
@@ -34,13 +34,11 @@ from universal_registry.registry.service import RegistryService
 from universal_registry.runner.ports import DAEMON
 from universal_registry.security.cipher import Sealer, new_fingerprint_key, open_fingerprint_key, seal_fingerprint_key
 from universal_registry.security.keyring import Keyring
-from universal_registry.storage.database import Database
 from universal_registry.storage.home import admin_token_hash, is_initialised, prepare_home
 from universal_registry.storage.keyfile import check_fingerprint, load_or_create_key
-from universal_registry.storage.lanes_sqlite import SqliteLanes
 from universal_registry.storage.lock import StoreLock, read_holder
-from universal_registry.storage.registry_sqlite import SqliteRegistry
 from universal_registry.storage.writer import GroupWriter
+from universal_registry.stores import Lanes, Others, Registry, Stores, open_stores
 from universal_registry.transports.lazy import LazyTransport
 
 if TYPE_CHECKING:
@@ -65,14 +63,14 @@ class Initialised(msgspec.Struct, frozen=True, kw_only=True):
 class App:
     """An opened registry. `engine`: None when it was opened for reading."""
 
-    def __init__(
-        self, settings: Settings, world: World, registry: SqliteRegistry, lanes: SqliteLanes, keyring: Keyring
-    ) -> None:
+    def __init__(self, settings: Settings, world: World, stores: Stores, keyring: Keyring, writer: GroupWriter) -> None:
         self.settings = settings
         self.world = world
-        self.registry = registry
-        self.lanes = lanes
+        self.stores = stores
+        self.registry: Registry = stores.registry
+        self.lanes: Lanes = stores.lanes
         self.keyring = keyring
+        self.others: Others | None = stores.watch(writer.wake) if stores.watch else None
         self.service: RegistryService
         self.engine: Engine | None = None
         self.control: PropagationControl
@@ -102,28 +100,26 @@ async def open_app(
 
     `create`: make what is missing. `unready`: why not all of the product runs, for health (empty: it does).
     `unexpected`: told of bugs that a request met. Raises NotFound (no registry here), StoreLocked naming the holder,
-    KeyMismatch, NewerStore, ReadOnlyStore, StorageFull.
+    KeyMismatch, NewerStore, ReadOnlyStore, StorageFull, StorageUnavailable.
     """
     places = Places(settings.home)
-    if not create and not is_initialised(places):
+    if not create and not is_initialised(places, files=settings.database is None):
         raise NotFound(f"there is no registry in {places.home} yet", hint="make one with: ureg init")
     async with AsyncExitStack() as stack:
         if not read_only:
             stack.callback(_lock(places, settings, role).release)
         catalogue = load_catalogue()
-        registry = SqliteRegistry.open(places.registry_db, catalogue, world, read_only=read_only)
-        stack.callback(registry.database.close)
-        database = Database.open(places.propagation_db, "propagation", read_only=read_only)
-        stack.callback(database.close)
+        stores = await open_stores(settings, catalogue, world, stack, read_only=read_only)
+        registry = stores.registry
         keyring, sealer = await _sealer(places, registry, world, read_only=read_only)
-        app = App(settings, world, registry, SqliteLanes(database, retry=settings.retry), keyring)
         writer = GroupWriter(registry, catalogue)
         stack.push_async_callback(writer.close)
+        app = App(settings, world, stores, keyring, writer)
         app.service = RegistryService(
             catalogue=catalogue, sealer=sealer, writer=writer, records=registry, log=registry, world=world
         )
         _propagation(app, stack, read_only=read_only)
-        _front(app, database, unready, unexpected or _unexpected)
+        _front(app, unready, unexpected or _unexpected)
         app.closing = stack.pop_all()
         return app
 
@@ -135,7 +131,7 @@ def _lock(places: Places, settings: Settings, role: str) -> StoreLock:
     return StoreLock.acquire(places.lock, role=role, wait=wait)
 
 
-async def _sealer(places: Places, registry: SqliteRegistry, world: World, *, read_only: bool) -> tuple[Keyring, Sealer]:
+async def _sealer(places: Places, registry: Registry, world: World, *, read_only: bool) -> tuple[Keyring, Sealer]:
     """The keys of this store. A new store gets a key file, or takes over the one that is there; never a sealed one."""
     expected = registry.meta("key_fingerprint")
     keyring = load_or_create_key(places.key, world, may_create=expected is None and not read_only, expected=expected)
@@ -143,11 +139,11 @@ async def _sealer(places: Places, registry: SqliteRegistry, world: World, *, rea
         check_fingerprint(expected, keyring.fingerprint)
         sealed = registry.meta("fingerprint_key") or ""
         return keyring, Sealer(keyring, open_fingerprint_key(keyring, sealed))
-    key = new_fingerprint_key(world)
-    await registry.set_meta(
-        {"key_fingerprint": keyring.fingerprint, "fingerprint_key": seal_fingerprint_key(keyring, key)}
-    )
-    return keyring, Sealer(keyring, key)
+    sealed = seal_fingerprint_key(keyring, new_fingerprint_key(world))
+    await registry.claim_meta({"key_fingerprint": keyring.fingerprint, "fingerprint_key": sealed})
+    # Another daemon of the same database may have been first, with its own key.
+    check_fingerprint(registry.meta("key_fingerprint") or "", keyring.fingerprint)
+    return keyring, Sealer(keyring, open_fingerprint_key(keyring, registry.meta("fingerprint_key") or ""))
 
 
 def _propagation(app: App, stack: AsyncExitStack, *, read_only: bool) -> None:
@@ -157,20 +153,17 @@ def _propagation(app: App, stack: AsyncExitStack, *, read_only: bool) -> None:
     if not read_only:
         from universal_registry.propagation.engine import Engine
 
-        view = app.engine = Engine(app.service, app.lanes, transports, app.settings)
-    app.control = PropagationControl(app.service, app.lanes, transports, view, app.world, app.settings)
+        shared = app.stores.watch is not None
+        view = app.engine = Engine(app.service, app.lanes, transports, app.settings, shared=shared)
+    app.control = PropagationControl(
+        app.service, app.lanes, transports, view, app.world, app.settings, store_name=app.stores.engine
+    )
 
 
-def _front(
-    app: App, database: Database, unready: Callable[[], str], unexpected: Callable[[BaseException, str], None]
-) -> None:
-    files = (app.registry.database, database)
+def _front(app: App, unready: Callable[[], str], unexpected: Callable[[BaseException, str], None]) -> None:
     app.health = Health(
         head=app.registry.head,
-        troubles=(
-            *(file_taken_away(file.path) for file in files),
-            *(lambda file=file: file.broken or "" for file in files),
-        ),
+        troubles=app.stores.troubles,
         unready=unready,
         world=app.world,
     )
@@ -222,11 +215,12 @@ def init(settings: Settings, world: World | None = None) -> Initialised:
 
 async def _init(settings: Settings, world: World) -> Initialised:
     places = Places(settings.home)
-    files = (places.key, places.admin_token, places.registry_db, places.propagation_db)
+    here = settings.database is None
+    files = (places.key, places.admin_token, *((places.registry_db, places.propagation_db) if here else ()))
     before = {file for file in files if file.exists()}
-    prepare_home(places, world)
+    prepare_home(places, world, files=here)
     holder = read_holder(places.lock)
-    served = holder is not None and holder.role == DAEMON and is_initialised(places)
+    served = holder is not None and holder.role == DAEMON and is_initialised(places, files=here)
     app = await open_app(settings, world=world, read_only=served, create=True, role="init")
     try:
         head = await app.registry.head()
@@ -249,6 +243,7 @@ class _Served:
         settings = app.settings
         self.app = app
         self.engine = app.engine
+        self.others = app.others
         self.server = ApiServer(
             app.api,
             socket_path=settings.socket or Places(settings.home).socket,
@@ -264,10 +259,11 @@ class _Served:
 
     async def gauges(self) -> Gauges:
         depth = await self.app.lanes.depth()
+        lag = self.engine.lag()  # every lane's transport is a webhook, for now
         return Gauges(
             db=(await self.app.health.db()).ok,
-            queue_depth=depth.queue_depth + self.engine.lag(),
-            webhooks_pending=depth.webhooks_pending,
+            queue_depth=depth.queue_depth + lag,
+            webhooks_pending=depth.webhooks_pending + lag,
             counters=depth.counters,
         )
 
@@ -294,7 +290,7 @@ def serve(settings: Settings, *, notes: Sequence[str] = (), world: World | None 
     from universal_registry.runner.daemon import Plan
     from universal_registry.runner.daemon import serve as run
 
-    prepare_home(Places(settings.home), world)
+    prepare_home(Places(settings.home), world, files=settings.database is None)
     events = Log("api")
 
     def unexpected(error: BaseException, trace_id: str) -> None:

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from universal_registry.kernel.errors import SettingError
-from universal_registry.kernel.settings import RetrySettings, Settings
+from universal_registry.kernel.settings import PostgresSettings, RetrySettings, Settings
 
 PREFIX = "REGISTRY_"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 # Variables of ours that are no settings: launchers, tests and parts that are not built yet read or will read them.
 OTHER_VARIABLES = ("RUN_DIR", "DEBUG", "PYTHON", "LAUNCHED", "DB_HOST", "DB_NAME", "DB_USER", "DB_PASSWORD", "DB_PORT")
+_OWN_WAY = ("retry", "database")  # settings that are several values each
 _DATABASE = ("HOST", "NAME", "USER", "PASSWORD", "PORT")
 _ENCRYPTION_KEYS = {
     "enabled": bool,
@@ -65,7 +66,7 @@ def load(flags: Mapping[str, object] | None = None, environ: Mapping[str, str] |
     """As `load_settings`, with the origin of each value, for `config show` and the log of a starting daemon."""
     environ = os.environ if environ is None else environ
     given = {name: Given(value, _flag(name)) for name, value in (flags or {}).items() if value is not None}
-    _refuse_database(environ)
+    database = _database(environ)
     home = find_home(given.get("home"), environ)
     literals, encryption, warnings = _read_config(Path(str(home.value)) / "config.py")
     layers = {**literals, **_from_environment(environ), **given, "home": home}
@@ -75,8 +76,8 @@ def load(flags: Mapping[str, object] | None = None, environ: Mapping[str, str] |
     for name in layers.keys() - origins.keys() - retry_origins.keys():
         warnings.append(f"{layers[name].origin}: no setting is called {name}{_meant(name, [*origins, *retry_origins])}")
     return Loaded(
-        settings=Settings(**values, retry=RetrySettings(**retry)),
-        origins=origins | retry_origins,
+        settings=Settings(**values, retry=RetrySettings(**retry), database=database),
+        origins=origins | retry_origins | ({"database": PREFIX + "DB_HOST"} if database else {}),
         warnings=tuple(warnings),
         encryption=encryption,
         runtime_dir=runtime_dir(environ),
@@ -151,7 +152,7 @@ def _absolute(given: Given, name: str, environ: Mapping[str, str]) -> Path:
 def _setting_names() -> Iterator[tuple[str, str]]:
     """Each setting and its environment variable."""
     for item in fields(Settings):
-        if item.name != "retry":
+        if item.name not in _OWN_WAY:
             yield item.name, PREFIX + item.name.upper()
     for item in fields(RetrySettings):
         yield "retry." + item.name, PREFIX + "RETRY_" + item.name.upper()
@@ -176,18 +177,28 @@ def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _refuse_database(environ: Mapping[str, str]) -> None:
-    """PostgreSQL is asked for by REGISTRY_DB_*. Going on with SQLite would put the records where nobody looks."""
-    given = [name for name in _DATABASE if environ.get(f"{PREFIX}DB_{name}")]
+def _database(environ: Mapping[str, str]) -> PostgresSettings | None:
+    """PostgreSQL, which REGISTRY_DB_* alone ask for; None: SQLite. Never SQLite when any of them is there."""
+    given = {name: text for name in _DATABASE if (text := environ.get(f"{PREFIX}DB_{name}"))}
     if not given:
-        return
-    shown = ", ".join(f"{PREFIX}DB_{name}" for name in given)
-    missing = "" if "HOST" in given else f"; {PREFIX}DB_HOST is missing"
-    raise SettingError(
-        f"{shown} ask for PostgreSQL, which is not built yet{missing}",
-        hint=f"unset {shown} to use SQLite in the home folder",
-        setting="db",
-    )
+        return None
+    if "HOST" not in given:
+        shown = ", ".join(f"{PREFIX}DB_{name}" for name in given)
+        raise SettingError(
+            f"{shown} ask for PostgreSQL, but {PREFIX}DB_HOST is missing",
+            hint=f"set {PREFIX}DB_HOST, or unset {shown} to use SQLite in the home folder",
+            setting="database",
+        )
+    values: dict[str, Any] = {name.lower(): text for name, text in given.items()}
+    if "PORT" in given:
+        values["port"] = _port(given["PORT"])
+    return PostgresSettings(**values)
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:6]) <= 65535):
+        raise _bad("database", Given(text, PREFIX + "DB_PORT"), "a port from 1 to 65535")
+    return int(text)
 
 
 def _read_config(path: Path) -> tuple[dict[str, Given], dict[str, object], list[str]]:
@@ -279,7 +290,7 @@ def _checked(settings: type, prefix: str, layers: Mapping[str, Given]) -> tuple[
     origins: dict[str, str] = {}
     for item in fields(settings):
         name = prefix + item.name
-        if name == "retry":
+        if name in _OWN_WAY:
             continue
         given = layers.get(name)
         origins[name] = given.origin if given else "default"

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Protocol
 
+import pgserver
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from msgspec.structs import replace
 
 from universal_registry.kernel.errors import Conflict, Invalid
 from universal_registry.kernel.ids import Key
+from universal_registry.kernel.world import SystemWorld
 from universal_registry.propagation.lane import (
     LIVE_STATES,
     Attempt,
@@ -30,7 +32,9 @@ from universal_registry.propagation.lane import (
 )
 from universal_registry.propagation.ports import Depth, LaneQueries, LaneStore
 from universal_registry.storage.database import Database
+from universal_registry.storage.lanes_postgres import PgLanes
 from universal_registry.storage.lanes_sqlite import SqliteLanes
+from universal_registry.storage.postgres import PgDatabase
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 LEASE = NOW + timedelta(minutes=1)
@@ -53,11 +57,23 @@ async def sqlite(folder: Path) -> AsyncIterator[Store]:
         database.close()
 
 
-ENGINES: dict[str, Opener] = {"sqlite": sqlite}
+@asynccontextmanager
+async def postgres(folder: Path) -> AsyncIterator[Store]:
+    world = SystemWorld()
+    database = await PgDatabase.open(pgserver.database_of(folder), "propagation", world)
+    try:
+        yield PgLanes(database, world)
+    finally:
+        await database.close()
+
+
+ENGINES: dict[str, Opener] = {"sqlite": sqlite, "postgres": postgres}
 
 
 @pytest.fixture(params=ENGINES)
 def engine(request: pytest.FixtureRequest) -> Opener:
+    if request.param == "postgres":
+        request.getfixturevalue("postgres")
     return ENGINES[request.param]
 
 
@@ -562,13 +578,11 @@ WRITES = st.lists(
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(batches=st.lists(WRITES, max_size=6))
-async def test_due_and_counts_agree_with_a_plain_list(
-    engine: Opener, tmp_path_factory: pytest.TempPathFactory, batches: list[Any]
-) -> None:
+async def test_due_and_counts_agree_with_a_plain_list(engine: Opener, tmp_path: Path, batches: list[Any]) -> None:
     """Rows come, change state, and go, in any order; a list in memory says what the store must answer."""
     model: dict[str, Delivery] = {}
-    async with engine(tmp_path_factory.mktemp("model")) as store:
-        await store.apply(Settlements(lanes=(lane(),)))
+    async with engine(tmp_path) as store:
+        await store.apply(Settlements(lanes=(lane(),), dropped_lanes=("lane-one",)))
         for batch in batches:
             upserts, removed = {}, {}
             for revision, name, state, shift in batch:
@@ -613,3 +627,25 @@ async def check_against(store: Store, rows: list[Delivery]) -> None:
         counters=Counters(),
     )
     assert await store.blocked_keys("lane-one", [each.key for each in rows]) == {each.key for each in live}
+
+
+async def test_what_was_still_to_go_to_a_dropped_lane_never_counts_as_arrived(store: Store) -> None:
+    sessions = tuple(
+        Session(
+            session_id=name,
+            mode="unidirectional",
+            source="service/default/pay",
+            targets=("system/one",),
+            standing=name == "standing",
+            state="running",
+            revision=11,
+            created_at=NOW,
+            last_activity=NOW,
+        )
+        for name in ("waits", "arrived", "standing")
+    )
+    rows = (row(11, "a", session_id="waits"), row(12, "b", session_id="standing"))
+    await store.apply(Settlements(lanes=(lane(),), upserts=rows, sessions=sessions))
+    await store.apply(Settlements(dropped_lanes=("lane-one",)))
+    states = {session.session_id: session.state for session in await store.sessions()}
+    assert states == {"waits": "cancelled", "arrived": "running", "standing": "running"}

@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pgserver
 import pytest
 
 from universal_registry.kernel.errors import CursorMismatch, Invalid, NotFound, PreconditionFailed, RegistryError
@@ -23,6 +24,7 @@ from universal_registry.registry.selector import exact_name, parse_selector
 from universal_registry.registry.service import Actor, RegistryService
 from universal_registry.security.cipher import Sealer
 from universal_registry.security.keyring import Keyring, new_key
+from universal_registry.storage.registry_postgres import PostgresRegistry
 from universal_registry.storage.registry_sqlite import SqliteRegistry
 from universal_registry.storage.writer import GroupWriter
 
@@ -65,11 +67,24 @@ async def sqlite(folder: Path) -> AsyncIterator[RegistryService]:
         store.database.close()
 
 
-ENGINES: dict[str, Opener] = {"sqlite": sqlite}
+@asynccontextmanager
+async def postgres(folder: Path) -> AsyncIterator[RegistryService]:
+    store = await PostgresRegistry.open(pgserver.database_of(folder), CATALOGUE, WORLD)
+    writer = GroupWriter(store, CATALOGUE)
+    try:
+        yield RegistryService(catalogue=CATALOGUE, sealer=SEALER, writer=writer, records=store, log=store, world=WORLD)
+    finally:
+        await writer.close()
+        await store.database.close()
+
+
+ENGINES: dict[str, Opener] = {"sqlite": sqlite, "postgres": postgres}
 
 
 @pytest.fixture(params=ENGINES)
 def engine(request: pytest.FixtureRequest) -> Opener:
+    if request.param == "postgres":
+        request.getfixturevalue("postgres")
     return ENGINES[request.param]
 
 
@@ -84,7 +99,12 @@ def alias(name: str, command: str = "git status", **more: Any) -> dict[str, Any]
 
 
 def all_bytes(folder: Path) -> bytes:
-    return b"".join(file.read_bytes() for file in folder.iterdir())
+    """All that the store of this folder has written: its files, or what a backup of its database holds."""
+    written = b"".join(file.read_bytes() for file in folder.iterdir())
+    for server in pgserver.RUNNING:
+        written += server.dump(pgserver.database_of(folder).name)
+    assert b"created_at" in written
+    return written
 
 
 async def names(service: RegistryService, selector: str, **more: Any) -> list[str]:

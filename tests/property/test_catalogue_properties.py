@@ -28,7 +28,8 @@ anything = st.recursive(
 def fitting(field: Field) -> st.SearchStrategy[Any]:
     """Values that the field takes."""
     if field.secret:
-        return text | st.just({"$secret": "kept"}) | st.fixed_dictionaries({"$sealed": text, "$mac": st.text("0123456789abcdef")})
+        sealed = st.fixed_dictionaries({"$sealed": text, "$mac": st.text("0123456789abcdef")})
+        return text | st.just({"$secret": "kept"}) | sealed
     if field.enum:
         return st.sampled_from(field.enum)
     if field.pattern is not None:

@@ -9,7 +9,7 @@ import pytest
 from universal_registry import environment
 from universal_registry.environment import child_environment, load, load_settings, parse_listen, runtime_dir
 from universal_registry.kernel.errors import SettingError
-from universal_registry.kernel.settings import RetrySettings, Settings
+from universal_registry.kernel.settings import PostgresSettings, RetrySettings, Settings
 
 
 @pytest.fixture
@@ -215,14 +215,36 @@ def test_a_config_that_cannot_be_read_is_not_passed_over(home: Path) -> None:
 # --- PostgreSQL -----------------------------------------------------------------------------------------------------
 
 
-def test_asking_for_postgresql_never_falls_back_to_sqlite_and_never_shows_the_password(home: Path) -> None:
-    message = refused(home, REGISTRY_DB_HOST="db", REGISTRY_DB_PASSWORD="hunter2hunter2")
-    assert "REGISTRY_DB_HOST, REGISTRY_DB_PASSWORD ask for PostgreSQL, which is not built yet" in message
+def test_a_host_alone_asks_for_postgresql_and_nothing_for_sqlite(home: Path) -> None:
+    assert load_settings(environ={"REGISTRY_HOME": str(home), "REGISTRY_DB_HOST": ""}).database is None
+    found = load(environ={"REGISTRY_HOME": str(home), "REGISTRY_DB_HOST": "db.lan"})
+    assert found.settings.database == PostgresSettings(
+        host="db.lan", name="universal_registry", user="registry", password=None, port=5432
+    )
+    assert found.origins["database"] == "REGISTRY_DB_HOST"
+    assert not found.warnings
+
+
+def test_the_password_of_postgresql_is_taken_as_it_is_and_never_shown(home: Path) -> None:
+    words = {"HOST": "/run/pg", "NAME": "n", "USER": "u", "PASSWORD": " hunter2 'x' ", "PORT": "6543"}
+    environ = {"REGISTRY_HOME": str(home), **{f"REGISTRY_DB_{name}": text for name, text in words.items()}}
+    found = load(environ=environ)
+    assert found.settings.database == PostgresSettings(
+        host="/run/pg", name="n", user="u", password=" hunter2 'x' ", port=6543
+    )
+    assert "hunter2" not in repr(found)
+
+
+@pytest.mark.parametrize("given", ["NAME", "USER", "PASSWORD", "PORT"])
+def test_half_of_a_postgresql_address_says_what_is_missing(home: Path, given: str) -> None:
+    message = refused(home, **{f"REGISTRY_DB_{given}": "hunter2"})
+    assert f"REGISTRY_DB_{given} ask for PostgreSQL, but REGISTRY_DB_HOST is missing" in message
     assert "hunter2" not in message
 
 
-def test_half_of_a_postgresql_address_says_what_is_missing(home: Path) -> None:
-    assert "REGISTRY_DB_HOST is missing" in refused(home, REGISTRY_DB_NAME="universal_registry")
+@pytest.mark.parametrize("port", ["0", "65536", "x", "-1", "٣", "1" * 5000])
+def test_a_port_of_postgresql_is_a_port(home: Path, port: str) -> None:
+    assert "REGISTRY_DB_PORT" in refused(home, REGISTRY_DB_HOST="db", REGISTRY_DB_PORT=port)
 
 
 # --- places ---------------------------------------------------------------------------------------------------------

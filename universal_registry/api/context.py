@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from universal_registry.api.http import Request, Response
+from universal_registry.api.http import Request, Response, packed
 from universal_registry.kernel.errors import Invalid, Malformed, UsageError
 from universal_registry.kernel.limits import DEFAULT_LIMITS, Limits
 from universal_registry.kernel.loader import load_json
 from universal_registry.observe.health import Health
+from universal_registry.registry.once import Once
 from universal_registry.registry.service import Actor, RegistryService
 
 if TYPE_CHECKING:
@@ -57,11 +58,20 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """One admitted request. `params`: the decoded segments that the route names. `actor`: None on open routes only."""
+    """One admitted request. `params`: the decoded segments that the route names. `actor`: None on open routes only.
+    `once`: the Idempotency-Key of a write and the fingerprint of what it asks, if it bears one."""
 
     request: Request
     params: dict[str, str]
     actor: Actor | None
+    once: tuple[str, str] | None = None
+
+    def once_as(self, answer: Callable[[Any], Response]) -> Once | None:
+        """What a verb needs to keep its answer: `answer` makes it of what the verb returns."""
+        if self.once is None:
+            return None
+        key, fingerprint = self.once
+        return Once(key=key, fingerprint=fingerprint, render=lambda result: packed(answer(result)))
 
     @property
     def who(self) -> Actor:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
 from universal_registry.api.auth import Auth, Scope, authorise, check_host
 from universal_registry.api.context import Call, Context, Wakeup
-from universal_registry.api.http import Request, Response, problem_response
+from universal_registry.api.http import Request, Response, problem_response, unpacked
 from universal_registry.api.openapi import openapi_bytes
 from universal_registry.api.routes import Match, match
 from universal_registry.kernel.errors import Malformed, MethodNotAllowed, RegistryError, TooLarge
+from universal_registry.kernel.jsonvalue import canonical
 from universal_registry.kernel.world import World
 from universal_registry.observe.health import Health
+from universal_registry.registry.once import Replayed, check_key
 from universal_registry.registry.service import Actor, RegistryService
 
 if TYPE_CHECKING:
@@ -75,6 +78,8 @@ class Api:
         """The answer, whatever the request. Never raises but for cancellation."""
         try:
             response = await self._answer(request)
+        except Replayed as before:
+            response = unpacked(before.answer)
         except RegistryError as error:
             return self.problem(error)
         except Exception as error:  # noqa: BLE001 - the one place where a bug becomes an answer: reported, and 500
@@ -88,15 +93,23 @@ class Api:
             raise too_large(route.body_limit)
         if request.header("content-encoding") not in ("", "identity"):
             raise Malformed("the body is compressed", hint="send it without Content-Encoding")
-        return await route.handler(
-            self._context, Call(request=request, params=admitted.match.params, actor=admitted.actor)
+        call = Call(
+            request=request,
+            params=admitted.match.params,
+            actor=admitted.actor,
+            once=_once(request) if route.keyed else None,
         )
+        if call.once is not None:
+            await self._context.service.replay(call.who, *call.once)
+        return await route.handler(self._context, call)
 
     def problem(self, error: RegistryError) -> Response:
         """The answer that tells of an error."""
         extra: tuple[tuple[str, str], ...] = _ALWAYS
         if isinstance(error, MethodNotAllowed):
             extra += (("allow", str(error.data.get("allow", ""))),)
+        if (head := error.data.get("head")) is not None:
+            extra += (("registry-revision", str(head)),)
         if error.status == 401:
             extra += (("www-authenticate", 'Bearer realm="universal-registry"'),)
         return problem_response(error, self._world.new_id(), extra)
@@ -107,6 +120,16 @@ class Api:
         self._unexpected(error, trace_id)
         hidden = RegistryError("something went wrong inside the registry", hint=f"its log knows more of {trace_id}")
         return problem_response(hidden, trace_id, _ALWAYS)
+
+
+def _once(request: Request) -> tuple[str, str] | None:
+    """The Idempotency-Key, and a fingerprint of all that decides what the request does."""
+    said = request.header("idempotency-key")
+    if "idempotency-key" not in request.headers:
+        return None
+    conditions = [request.header(name) for name in ("content-type", "if-match", "if-none-match")]
+    asked = canonical([request.method, request.path, request.query, conditions])
+    return check_key(said), sha256(sha256(asked).digest() + request.body).hexdigest()
 
 
 def too_large(limit: int) -> TooLarge:

@@ -62,6 +62,7 @@ async def add_target(context: Context, call: Call) -> Response:
         secret=body.secret,
         insecure_http=body.insecure_http,
         actor=call.who,
+        once_key=call.once_as(json_response),
     )
     return json_response(added)
 
@@ -90,7 +91,14 @@ async def test_target(context: Context, call: Call) -> Response:
 async def add_route(context: Context, call: Call) -> Response:
     """Make a route, or change it."""
     body = await body_as(RouteBody, call)
-    added = await context.control.add_route(body.name, body.select, body.targets, secrets=body.secrets, actor=call.who)
+    added = await context.control.add_route(
+        body.name,
+        body.select,
+        body.targets,
+        secrets=body.secrets,
+        actor=call.who,
+        once_key=call.once_as(json_response),
+    )
     return json_response(added)
 
 
@@ -103,7 +111,14 @@ async def propagate(context: Context, call: Call) -> Response:
     """Begin a propagation: standing, or once."""
     body = await body_as(PropagateBody, call)
     begun = await context.control.propagate(
-        body.mode, body.source, body.target, body.data, once=body.once, strict=body.strict, actor=call.who
+        body.mode,
+        body.source,
+        body.target,
+        body.data,
+        once=body.once,
+        strict=body.strict,
+        actor=call.who,
+        once_key=call.once_as(json_response),
     )
     return json_response(begun)
 

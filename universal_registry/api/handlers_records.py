@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -28,7 +29,7 @@ from universal_registry.api.documents import (
     written_many,
     written_one,
 )
-from universal_registry.api.http import NDJSON_TYPE, Request, Response, json_response
+from universal_registry.api.http import JSON_PATCH_TYPE, NDJSON_TYPE, Request, Response, json_response
 from universal_registry.kernel.errors import Invalid, NotFound, PreconditionFailed, TooLarge, UsageError
 from universal_registry.kernel.ids import Key
 from universal_registry.kernel.jsonvalue import canonical
@@ -36,12 +37,16 @@ from universal_registry.kernel.limits import DEFAULT_LIMITS, Limits
 from universal_registry.kernel.loader import load_ndjson, load_yaml
 from universal_registry.registry.catalogue import Kind
 from universal_registry.registry.jsonschema import json_schema
+from universal_registry.registry.once import Once
+from universal_registry.registry.ports import Page
 from universal_registry.registry.record import document
 from universal_registry.registry.selector import Selector, parse_selector
 
 PAGE = 100
 MOST_IN_PAGE = 1000
 MOST_DOCUMENTS = 10_000
+_MOST_REVISION = 999_999_999
+_LOOKS = 3
 YAML_TYPES = frozenset({"application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml"})
 _ETAG = re.compile(r'"(0|[1-9][0-9]{0,18})"')
 
@@ -58,15 +63,19 @@ class BatchBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 async def get_record(context: Context, call: Call) -> Response:
-    """The record's document; 304 when `If-None-Match` names its revision."""
-    record = await context.service.get(_key(context, call))
+    """The record's document, now or as of `rev`; 304 when `If-None-Match` names its revision."""
+    key = _key(context, call)
+    wanted = call.request.integer("rev", 0, 1, _MOST_REVISION)
+    found = await context.service.at(key, wanted) if wanted else await context.service.look(key)
+    record = found.record
     tag = etag(record)
+    headers = (tag, ("registry-revision", str(found.revision)))
     known = [each.strip().removeprefix("W/") for each in call.request.header("if-none-match").split(",")]
     if tag[1] in known or "*" in known:
-        return Response(status=304, headers=(tag,))
+        return Response(status=304, headers=headers)
     if call.request.accepts("text/tab-separated-values"):
-        return records_response(context, call.request, [record])
-    return json_response(shown_document(context, record), headers=(tag,))
+        return records_response(context, call.request, [record], revision=found.revision)
+    return json_response(shown_document(context, record), headers=headers)
 
 
 async def put_record(context: Context, call: Call) -> Response:
@@ -79,12 +88,16 @@ async def put_record(context: Context, call: Call) -> Response:
         message=call.request.value("message"),
         if_revision=await _guard(context, call, key),
         strict=call.request.flag("strict"),
+        once=_once_one(context, call),
     )
     return written_one(context, written)
 
 
 async def patch_record(context: Context, call: Call) -> Response:
-    """Merge the body into the record (RFC 7386: null removes), or create it."""
+    """Merge the body into the record (RFC 7386: null removes), or create it; or, as `application/json-patch+json`,
+    change a record step by step (RFC 6902)."""
+    if call.request.content_type() == JSON_PATCH_TYPE:
+        return await _patch_steps(context, call)
     key = _key(context, call)
     content = await _content(context, call, key)
     written = await context.service.merge(
@@ -93,8 +106,27 @@ async def patch_record(context: Context, call: Call) -> Response:
         message=call.request.value("message"),
         if_revision=await _guard(context, call, key),
         strict=call.request.flag("strict"),
+        once=_once_one(context, call),
     )
     return written_one(context, written)
+
+
+async def _patch_steps(context: Context, call: Call) -> Response:
+    key = _key(context, call)
+    written = await context.service.patch(
+        key,
+        await json_body(call),
+        actor=call.who,
+        message=call.request.value("message"),
+        if_revision=await _guard(context, call, key),
+        strict=call.request.flag("strict"),
+        once=_once_one(context, call),
+    )
+    return written_one(context, written)
+
+
+def _once_one(context: Context, call: Call) -> Once | None:
+    return call.once_as(lambda written: written_one(context, written))
 
 
 async def delete_record(context: Context, call: Call) -> Response:
@@ -106,6 +138,7 @@ async def delete_record(context: Context, call: Call) -> Response:
         message=call.request.value("message"),
         if_revision=await _guard(context, call, key),
         missing_ok=call.request.flag("missing_ok"),
+        once=_once_one(context, call),
     )
     return written_one(context, written)
 
@@ -156,11 +189,14 @@ async def _guard(context: Context, call: Call, key: Key) -> int | None:
     if len(tags) == 1 and (match := _ETAG.fullmatch(tags[0])):
         return int(match[1])
     # Several, or any: the current one is looked up, and the writer checks that it has not changed since.
-    record = await context.service.records.get(key)
+    seen = await context.service.records.look(key)
+    record = seen.record
     if record is None or ("*" not in tags and etag(record)[1] not in tags):
         found = f"is at revision {record.revision}" if record else "does not exist"
         raise PreconditionFailed(
-            f"{key} {found}, not at {wanted[:60]}", hint='If-Match takes "REVISION", as in the ETag'
+            f"{key} {found}, not at {wanted[:60]}",
+            hint='If-Match takes "REVISION", as in the ETag',
+            head=seen.revision,
         )
     return record.revision
 
@@ -186,9 +222,15 @@ async def all_records(context: Context, call: Call) -> Response:
 
 async def find_records(context: Context, call: Call) -> Response:
     """All records that `[kind/]name` may mean."""
-    namespace = call.request.value("namespace") or None
-    found = await context.service.find(needed(call, "name"), namespace)
-    return records_response(context, call.request, found)
+    reference, namespace = needed(call, "name"), call.request.value("namespace") or None
+    before = (await context.service.log.head()).revision
+    for _ in range(_LOOKS):
+        found = await context.service.find(reference, namespace)
+        after = (await context.service.log.head()).revision
+        if before == after:  # nothing was written meanwhile, so all of it is of one state
+            return records_response(context, call.request, found, revision=after)
+        before = after
+    return records_response(context, call.request, await context.service.find(reference, namespace))
 
 
 async def _page(context: Context, call: Call, selector: Selector) -> Response:
@@ -219,7 +261,13 @@ def _selector(context: Context, request: Request) -> Selector:
 async def batch(context: Context, call: Call) -> Response:
     """Many operations, one revision, all or nothing."""
     body = await body_as(BatchBody, call, limits=BULK_LIMITS)
-    written = await context.service.batch(body.operations, actor=call.who, message=body.message, strict=body.strict)
+    written = await context.service.batch(
+        body.operations,
+        actor=call.who,
+        message=body.message,
+        strict=body.strict,
+        once=call.once_as(written_many),
+    )
     return written_many(written)
 
 
@@ -239,6 +287,7 @@ async def apply(context: Context, call: Call) -> Response:
         actor=call.who,
         message=call.request.value("message"),
         strict=call.request.flag("strict"),
+        once=call.once_as(written_many),
     )
     return written_many(written)
 
@@ -261,20 +310,22 @@ def _all_lines(body: bytes, *, limits: Limits) -> list[Any]:
 
 
 async def export(context: Context, call: Call) -> Response:
-    """All selected records as NDJSON documents without `meta`, in order; sealed secrets verbatim."""
-    selector = _selector(context, call.request)
-    first = await context.service.list(selector, limit=MOST_IN_PAGE)
+    """All selected records as NDJSON documents without `meta`, in order, of one revision; sealed secrets verbatim."""
+    pages = context.service.pages(_selector(context, call.request), size=MOST_IN_PAGE)
+    first = await anext(pages)
 
     async def lines() -> AsyncIterator[bytes]:
-        page = first
-        while True:
-            yield b"".join(canonical(document(record, meta=False)) + b"\n" for record in page.records)
-            if page.next is None:
-                return
-            page = await context.service.list(selector, limit=MOST_IN_PAGE, page=page.next)
+        async with aclosing(pages):
+            yield _exported(first)
+            async for page in pages:
+                yield _exported(page)
 
     headers = (("content-type", NDJSON_TYPE), ("registry-revision", str(first.revision)))
     return Response(headers=headers, body=lines())
+
+
+def _exported(page: Page) -> bytes:
+    return b"".join(canonical(document(record, meta=False)) + b"\n" for record in page.records)
 
 
 # --- the catalogue --------------------------------------------------------------------------------------------------

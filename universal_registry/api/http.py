@@ -17,6 +17,7 @@ import orjson
 from universal_registry.kernel.errors import Malformed, RegistryError, UsageError
 
 JSON_TYPE = "application/json"
+JSON_PATCH_TYPE = "application/json-patch+json"
 NDJSON_TYPE = "application/x-ndjson"
 PROBLEM_TYPE = "application/problem+json"
 TSV_TYPE = "text/tab-separated-values"
@@ -203,6 +204,24 @@ def request_from(method: str, target: str, headers: list[tuple[str, str]], body:
     """A request from what HTTP says of it. Raises Malformed or UsageError for what cannot be read."""
     path, query = split_target(target)
     return Request(method=method, path=path, query=query, headers=check_headers(headers), body=body, peer=peer)
+
+
+class _Packed(msgspec.Struct, frozen=True, array_like=True):
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+
+def packed(response: Response) -> bytes:
+    """An answer in one piece, to be given again by `unpacked`."""
+    assert isinstance(response.body, bytes)
+    return msgspec.msgpack.encode(_Packed(response.status, response.headers, response.body))
+
+
+def unpacked(data: bytes) -> Response:
+    """An answer that was given before, and says so."""
+    kept = msgspec.msgpack.decode(data, type=_Packed)
+    return Response(status=kept.status, headers=(*kept.headers, ("idempotency-replayed", "true")), body=kept.body)
 
 
 async def whole_body(response: Response) -> bytes:

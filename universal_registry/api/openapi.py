@@ -11,9 +11,12 @@ import orjson
 
 from universal_registry import __version__
 from universal_registry.api.auth import Scope
+from universal_registry.api.http import JSON_PATCH_TYPE
 from universal_registry.api.routes import ROUTES, Param, Route
 from universal_registry.registry.catalogue import Catalogue
 from universal_registry.registry.jsonschema import json_schema
+from universal_registry.registry.once import MOST_KEY
+from universal_registry.registry.patch import MOST_STEPS, StepOp
 
 _PATH_PARAM = re.compile(r"\{(\w+)\}")
 _PARAM_DOCS = {
@@ -24,6 +27,13 @@ _PARAM_DOCS = {
     "id": "the id",
 }
 _MERGE = "application/merge-patch+json"
+_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "minLength": 1, "maxLength": MOST_KEY},
+    "description": "the same key with the same request within 24 hours gets the first answer again",
+}
 
 
 @lru_cache(maxsize=2)
@@ -65,7 +75,7 @@ def _operation(route: Route) -> dict[str, Any]:
         "operationId": route.handler.__name__,
         "summary": route.summary,
         "description": (route.handler.__doc__ or "").strip(),
-        "parameters": path_params + query,
+        "parameters": path_params + query + ([_KEY] if route.keyed else []),
         "responses": {**_success(route), "default": _problem()},
         "x-scope": route.scope.value,
     }
@@ -91,7 +101,9 @@ def _request_content(route: Route) -> dict[str, Any]:
     if route.body == "record":
         # The path says kind, namespace and name, so the body is the rest of a document.
         schema = _ref("RecordContent")
-        return {_MERGE: {"schema": schema}} if route.method == "PATCH" else {"application/json": {"schema": schema}}
+        if route.method == "PATCH":
+            return {_MERGE: {"schema": schema}, JSON_PATCH_TYPE: {"schema": _ref("JsonPatch")}}
+        return {"application/json": {"schema": schema}}
     text = {"schema": {"type": "string"}}
     many = {"schema": {"type": "array", "items": _ref("Record")}}
     return {"application/json": many, "application/yaml": text, "application/x-ndjson": text}
@@ -157,6 +169,15 @@ def _answers() -> dict[str, Any]:
     written = {"revision": integer, "cursor": string, "warnings": warnings}
     return {
         "RecordContent": {"type": "object", "description": "a record's document; kind, namespace, name as in the path"},
+        "JsonPatch": {
+            "type": "array",
+            "maxItems": MOST_STEPS,
+            "items": {
+                "type": "object",
+                "required": ["op", "path"],
+                "properties": {"op": {"enum": list(StepOp)}, "path": string, "from": string, "value": {}},
+            },
+        },
         "Records": {
             "type": "object",
             "required": ["items", "next"],

@@ -11,6 +11,7 @@ import msgspec
 from universal_registry.api import handlers_changes as changes
 from universal_registry.api import handlers_control as control
 from universal_registry.api import handlers_health as health
+from universal_registry.api import handlers_history as history
 from universal_registry.api import handlers_records as records
 from universal_registry.api.auth import Scope
 from universal_registry.api.context import BODY_LIMIT, BULK_LIMITS, Handler
@@ -42,6 +43,8 @@ class Route(NamedTuple):
     body: type[msgspec.Struct] | str | None = None
     answer: str = "json"
     body_limit: int = BODY_LIMIT
+    keyed: bool = False
+    """It takes an Idempotency-Key."""
 
     @property
     def segments(self) -> list[str]:
@@ -52,6 +55,7 @@ _MESSAGE = Param("message", "why, for the log; at most 1,000 characters")
 _THERE = Param("namespace", "of the record")
 _STRICT = Param("strict", "refuse fields that the catalogue does not declare", "boolean")
 _DASH = Param("name", "the name, when the last segment of the path is `-`")
+_REV = Param("rev", "as it was at this revision, also when it has been deleted since", "integer")
 _LIMIT = Param("limit", "at most this many, 1 to 1,000; 100 if absent", "integer")
 _SELECT = Param("select", "a selector, such as `kind=alias,labels.tier=backend`", many=True)
 _FILTERS = (
@@ -73,18 +77,19 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/health/ready", health.health_ready, Scope.OPEN, "Does the daemon do its whole work?"),
     Route("GET", "/openapi.json", health.openapi, Scope.READ, "This API as OpenAPI 3.1"),
     # records
-    Route("GET", _RECORD, records.get_record, Scope.READ, "Read a record", (_DASH,), answer="record"),
+    Route("GET", _RECORD, records.get_record, Scope.READ, "Read a record", (_DASH, _REV), answer="record"),
     Route(
         "PUT", _RECORD, records.put_record, Scope.WRITE, "Make a record exactly this",
-        (_DASH, _MESSAGE, _STRICT), "record", "written",
+        (_DASH, _MESSAGE, _STRICT), "record", "written", keyed=True,
     ),
     Route(
-        "PATCH", _RECORD, records.patch_record, Scope.WRITE, "Merge into a record, or create it",
-        (_DASH, _MESSAGE, _STRICT), "record", "written",
+        "PATCH", _RECORD, records.patch_record, Scope.WRITE, "Merge into a record, or create it; or change it in steps",
+        (_DASH, _MESSAGE, _STRICT), "record", "written", keyed=True,
     ),
     Route(
         "DELETE", _RECORD, records.delete_record, Scope.WRITE, "Remove a record",
         (_DASH, _MESSAGE, Param("missing_ok", "no error when there is none", "boolean")), answer="written",
+        keyed=True,
     ),
     Route(
         "GET", "/v1/{namespace}/{plural}", records.list_records, Scope.READ, "List records of a kind",
@@ -100,16 +105,26 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         "POST", "/v1/batch", records.batch, Scope.WRITE, "Many operations, one revision, all or nothing",
-        body=records.BatchBody, answer="batch", body_limit=_BULK,
+        body=records.BatchBody, answer="batch", body_limit=_BULK, keyed=True,
     ),
     Route(
         "POST", "/v1/-/apply", records.apply, Scope.WRITE, "Make records what documents say, all or nothing",
         (Param("mode", "`put` (a document is the whole record; if absent) or `merge`"), _MESSAGE, _STRICT),
-        "records", "batch", _BULK,
+        "records", "batch", _BULK, keyed=True,
     ),
     Route(
         "GET", "/v1/-/export", records.export, Scope.READ, "Records as NDJSON documents, to apply elsewhere",
         (*_ACROSS, *_FILTERS), answer="ndjson",
+    ),
+    Route(
+        "GET", "/v1/-/history", history.history, Scope.READ, "What was done to a record, newest first",
+        (
+            Param("kind", "its kind", required=True),
+            Param("name", "its name, exact", required=True),
+            Param("namespace", "`default` if absent"),
+            Param("before", "only revisions below this one: `next` of the page before", "integer"),
+            _LIMIT,
+        ),
     ),
     Route(
         "GET", "/v1/changes", changes.changes, Scope.READ, "The change log after a cursor; long poll",
@@ -127,17 +142,22 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/-/classes", records.classes, Scope.READ, "All classifications"),
     # propagation
     Route("GET", "/v1/-/targets", control.targets, Scope.READ, "All targets with their state"),
-    Route("POST", "/v1/-/targets", control.add_target, Scope.PROPAGATE, "Add a target", body=control.TargetBody),
+    Route(
+        "POST", "/v1/-/targets", control.add_target, Scope.PROPAGATE, "Add a target", body=control.TargetBody,
+        keyed=True,
+    ),
     Route("GET", _TARGET, control.target, Scope.READ, "One target with its state"),
     Route(
         "POST", _TARGET + "/test", control.test_target, Scope.PROPAGATE, "Send a test event now",
         (Param("show", "add the exact request to the answer", "boolean"),),
     ),
     Route("GET", "/v1/-/routes", control.routes, Scope.READ, "All routes"),
-    Route("POST", "/v1/-/routes", control.add_route, Scope.PROPAGATE, "Make a route", body=control.RouteBody),
+    Route(
+        "POST", "/v1/-/routes", control.add_route, Scope.PROPAGATE, "Make a route", body=control.RouteBody, keyed=True
+    ),
     Route(
         "POST", "/v1/-/propagate", control.propagate, Scope.PROPAGATE, "Begin a propagation",
-        body=control.PropagateBody,
+        body=control.PropagateBody, keyed=True,
     ),
     Route("GET", "/v1/-/sessions", control.sessions, Scope.READ, "All sessions"),
     Route("GET", "/v1/-/sessions/{id}", control.session, Scope.READ, "One session with its targets"),

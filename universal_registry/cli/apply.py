@@ -57,10 +57,10 @@ def _send(post: Any, placed: list[Placed], query: dict[str, Any], message: str |
     try:
         return post("/v1/-/apply", [each.value for each in placed], message=message, **query)
     except Invalid as error:
-        raise _located(error, placed) from None
+        raise located(error, placed) from None
 
 
-def _located(error: Invalid, placed: list[Placed]) -> RegistryError:
+def located(error: Invalid, placed: list[Placed]) -> RegistryError:
     """The error with the place of the document that it is about."""
     index = error.data.get("index")
     if not isinstance(index, int) or not 0 <= index < len(placed):

@@ -14,6 +14,7 @@ from universal_registry.cli.getting import Question, show
     Example("ureg get alias gs -o yaml", "one, as `ureg apply` takes it"),
     Example("ureg get package --name 'lib*' -o name", "by a glob"),
     Example("ureg get service --class AppService -l tier=backend"),
+    Example("ureg get alias gs --rev 936", "as it was then, see `ureg history`"),
     Example("ureg get path -- -rf", "a name that looks like an option"),
 )
 @click.argument("kind")
@@ -26,6 +27,7 @@ from universal_registry.cli.getting import Question, show
 @click.option(
     "--select", "selectors", multiple=True, metavar="SELECTOR", help="As in `kind=alias,labels.tier=backend`."
 )
+@click.option("--rev", type=click.IntRange(1), metavar="N", help="The record NAME as it was at revision N.")
 @output_option()
 def get(
     kind: str,
@@ -36,6 +38,7 @@ def get(
     labels: tuple[str, ...],
     fields: tuple[str, ...],
     selectors: tuple[str, ...],
+    rev: int | None,
     output: str,
 ) -> None:
     """Show a record, or list those of a kind.
@@ -43,4 +46,4 @@ def get(
     KIND is singular or plural. JSON of a record that was asked for by NAME is one object, of a list an array.
     """
     filters = {"name": globs, "class": classes, "label": labels, "field": fields, "select": selectors}
-    show(Question(kind, name, namespace, output, filters))
+    show(Question(kind, name, namespace, output, filters, rev))

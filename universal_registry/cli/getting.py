@@ -21,6 +21,7 @@ class Question(NamedTuple):
     namespace: str | None = None
     output: str = FORMS[0]
     filters: Mapping[str, Sequence[str]] = {}
+    rev: int | None = None
 
 
 def show(asked: Question) -> None:
@@ -29,11 +30,13 @@ def show(asked: Question) -> None:
     filters = {key: list(values) for key, values in asked.filters.items() if values}
     if name is not None and filters:
         raise UsageError("a NAME and a filter are both given", hint="--name takes a glob")
+    if name is None and asked.rev is not None:
+        raise UsageError("--rev is for one record", hint="ureg get KIND NAME --rev N")
     with session() as registry:
         described = kind_of(registry, kind) if asked.output == "table" else {}
         shape = record_shape(described, namespaces=asked.namespace is None)
         if name is not None:
-            emit([fetch(registry, kind, name, asked.namespace)], asked.output, shape, single=True)
+            emit([fetch(registry, kind, name, asked.namespace, asked.rev)], asked.output, shape, single=True)
             return
         place = {"namespace": asked.namespace} if asked.namespace else {}
         emit(registry.items("/v1/-/records", {**filters, **place, "kind": kind}), asked.output, shape)

@@ -54,11 +54,15 @@ def kind_of(session: Session, kind: str) -> Item:
     return found
 
 
-def fetch(session: Session, kind: str, name: str, namespace: str | None) -> Item:
+def fetch(session: Session, kind: str, name: str, namespace: str | None, rev: int | None = None) -> Item:
     """The record of that name: in the namespace given, else in `default`, else the only one that there is elsewhere.
 
-    Raises NotFound, UsageError listing the candidates.
+    `rev`: as it was at that revision, in the namespace given or `default`. Raises NotFound, UsageError listing the
+    candidates.
     """
+    if rev is not None:
+        then: Item = session.read(record_path(namespace or DEFAULT_NAMESPACE, kind, name), rev=rev)
+        return then
     try:
         found: Item = session.read(record_path(namespace or DEFAULT_NAMESPACE, kind, name))
         return found

@@ -127,8 +127,10 @@ def prepare(
 
 
 def reply_or_raise(status: int, headers: Mapping[str, str], body: bytes) -> Reply:
-    """The reply, unless it tells of an error: then that error is raised."""
+    """The reply, unless it tells of an error: then that error is raised. A health check's 503 is a reply."""
     content_type = headers.get("content-type", "")
+    if status == 503 and body.startswith(b'{"status":'):
+        return Reply(status, headers, body)
     if status >= 400 or content_type.startswith(PROBLEM_TYPE):
         raise error_from(status, content_type, body)
     return Reply(status, headers, body)

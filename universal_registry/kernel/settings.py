@@ -48,6 +48,17 @@ class RetrySettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PostgresSettings:
+    """A PostgreSQL database that holds the records. `host` may be the folder of its Unix socket."""
+
+    host: str
+    name: str = "universal_registry"
+    user: str = "registry"
+    password: str | None = field(default=None, repr=False)
+    port: int = 5432
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """All settings of one process."""
 
@@ -69,6 +80,7 @@ class Settings:
         10.0, "Seconds that a stopping daemon gives to deliveries under way.", low=0, high=3600
     )
     retry: RetrySettings = field(default_factory=RetrySettings)
+    database: PostgresSettings | None = None  # None: SQLite, in the home
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ async def status_of(
         "kinds": counts,
         "targets": [target_view(inventory, address) for address in sorted(inventory.targets)],
         "routes": len(inventory.table.routes),
-        "health": {"queue_depth": depth.queue_depth + lag, "webhooks_pending": depth.webhooks_pending},
+        "health": {"queue_depth": depth.queue_depth + lag, "webhooks_pending": depth.webhooks_pending + lag},
         "waiting": depth.waiting,
         "dead": depth.dead,
         "counters": msgspec.to_builtins(depth.counters),

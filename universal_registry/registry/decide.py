@@ -10,8 +10,21 @@ import msgspec
 from universal_registry.kernel.errors import Invalid, NotFound, PreconditionFailed
 from universal_registry.kernel.ids import Key
 from universal_registry.log.change import Change, Op
-from universal_registry.registry.catalogue import Catalogue
-from universal_registry.registry.operation import Decision, Delete, Effect, Emit, Merge, Operation, Put, Request, Result
+from universal_registry.registry.catalogue import Catalogue, Kind
+from universal_registry.registry.drafts import check_field, refuse_marks
+from universal_registry.registry.operation import (
+    Decision,
+    Delete,
+    Effect,
+    Emit,
+    Merge,
+    Operation,
+    Patch,
+    Put,
+    Request,
+    Result,
+)
+from universal_registry.registry.patch import apply_patch
 from universal_registry.registry.record import (
     CONTENT_FIELDS,
     Content,
@@ -21,6 +34,7 @@ from universal_registry.registry.record import (
     fingerprint,
 )
 from universal_registry.registry.validate import validate_spec
+from universal_registry.security.cipher import KEPT, SecretPath, is_sealed
 
 Heads = Mapping[Key, Record | None]
 
@@ -67,11 +81,21 @@ class _Deciding:
                 self._write(operation.key, content, operation.fresh_uid, old)
             case Merge():
                 content = resolve_kept(_merged(operation, old), old, operation.key)
-                kind = self._catalogue.kinds[operation.key.kind]
-                validate_spec(kind, content.classification, content.spec, strict=operation.strict)
+                self._validate(operation, content)
                 self._write(operation.key, content, operation.fresh_uid, old)
+            case Patch():
+                if old is None:
+                    raise _missing(operation.key)
+                patched = _patched(operation, old, self._catalogue.kinds[operation.key.kind])
+                content = resolve_kept(patched, old, operation.key)
+                self._validate(operation, content)
+                self._write(operation.key, content, old.uid, old)
             case Delete():
                 self._delete(operation, old)
+
+    def _validate(self, operation: Merge | Patch, content: Content) -> None:
+        kind = self._catalogue.kinds[operation.key.kind]
+        validate_spec(kind, content.classification, content.spec, strict=operation.strict)
 
     def _write(self, key: Key, content: Content, fresh_uid: str, old: Record | None) -> None:
         print_ = fingerprint(content)
@@ -103,7 +127,7 @@ class _Deciding:
         self._made[operation.key] = None
         if old is None:
             if not operation.missing_ok:
-                raise NotFound(f"there is no {operation.key.kind} {operation.key.name!r} in {operation.key.namespace}")
+                raise _missing(operation.key)
             self.results.append(Result(key=operation.key, effect=Effect.UNCHANGED))
             return
         self._line(Op.DELETE, old, (), old)
@@ -156,7 +180,11 @@ class _Deciding:
         self.results.append(Result(key=key, effect=Effect.EMITTED))
 
 
-def _check_revision(operation: Put | Merge | Delete, old: Record | None) -> None:
+def _missing(key: Key) -> NotFound:
+    return NotFound(f"there is no {key.kind} {key.name!r} in {key.namespace}")
+
+
+def _check_revision(operation: Put | Merge | Patch | Delete, old: Record | None) -> None:
     wanted = operation.if_revision
     actual = old.revision if old else 0
     if wanted is not None and wanted != actual:
@@ -180,6 +208,39 @@ def _merged(operation: Merge, old: Record | None) -> Content:
             base[field] = merge_patch(base.get(field), value)
     base.setdefault("classification", operation.default_classification)
     return Content(**base)
+
+
+def _patched(operation: Patch, old: Record, kind: Kind) -> Content:
+    """The content after the steps of a JSON patch, which see secrets as readers do."""
+    fields = {field: getattr(old, field) for field in CONTENT_FIELDS}
+    document = {name: value for name, value in fields.items() if value is not None}
+    identity = {**old.key._asdict(), "meta": {"revision": old.revision, "generation": old.generation}}
+    after = apply_patch({**identity, **document}, operation.steps, as_seen=_as_seen)
+    made = {field: check_field(field, after[field], partial=False) for field in CONTENT_FIELDS if field in after}
+    for field in ("title", "description", "labels", "annotations", "spec", "lifecycle", "classification"):
+        if field in made and made[field] is None:
+            raise Invalid(f"/{field} is null", hint="a step with the op remove takes it away", path=field)
+    content = Content(**{"classification": kind.classifications[0].name, **made})
+    refuse_marks(content.spec, kind.secret_paths, ())
+    _check_sealed(content.spec, kind.secret_paths)
+    return content
+
+
+def _as_seen(value: Any) -> Any:
+    if isinstance(value, dict):
+        return dict(KEPT) if is_sealed(value) else {name: _as_seen(item) for name, item in value.items()}
+    return [_as_seen(item) for item in value] if isinstance(value, list) else value
+
+
+def _check_sealed(spec: dict[str, Any], paths: tuple[SecretPath, ...]) -> None:
+    """What was copied or moved to the place of a secret is not sealed, and must not be stored so."""
+    for path in paths:
+        value: Any = spec
+        for name in path:
+            value = value.get(name, KEPT) if isinstance(value, dict) else KEPT
+        if value != KEPT and not is_sealed(value):
+            where = ".".join(("spec", *path))
+            raise Invalid(f"{where} is a secret: it cannot be copied or moved there", hint="send it itself", path=where)
 
 
 def merge_patch(target: Any, patch: Any) -> Any:

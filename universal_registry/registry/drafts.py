@@ -11,10 +11,11 @@ import msgspec
 from universal_registry.kernel.errors import Invalid
 from universal_registry.kernel.ids import DEFAULT_NAMESPACE, Key, check_name, check_namespace
 from universal_registry.registry.catalogue import Catalogue, Kind
+from universal_registry.registry.patch import Step, StepOp, parse_patch, pointer_text
 from universal_registry.registry.record import CONTENT_FIELDS, Content, Lifecycle
 from universal_registry.registry.validate import validate_spec
 from universal_registry.registry.words import near, shown
-from universal_registry.security.cipher import Sealer, SecretPath
+from universal_registry.security.cipher import KEPT, Sealer, SecretPath, is_sealed
 
 _IDENTITY = ("kind", "namespace", "name", "meta")
 _KNOWN = (*_IDENTITY, *CONTENT_FIELDS)
@@ -62,7 +63,7 @@ class DraftReader:
         namespace = DEFAULT_NAMESPACE if document.get("namespace") is None else document["namespace"]
         key = Key(kind.name, check_namespace(namespace), check_name(document.get("name")))
         fields = {
-            field: _checked(field, document[field], partial=partial)
+            field: check_field(field, document[field], partial=partial)
             for field in CONTENT_FIELDS
             if field in document and (partial or document[field] is not None)
         }
@@ -76,7 +77,9 @@ class DraftReader:
                 kind, fields.get("classification", default), fields.setdefault("spec", {}), strict=strict
             )
         if spec:
-            _refuse_marks(spec, kind.secret_paths, ())
+            refuse_marks(spec, kind.secret_paths, ())
+            if partial:
+                check_secret_types(spec, kind.secret_paths, removable=True)
             fields["spec"] = self._sealer.seal_secrets(spec, kind.secret_paths, str(key))
         return Draft(
             key=key,
@@ -85,6 +88,30 @@ class DraftReader:
             if_revision=_meta_revision(document.get("meta")),
             warnings=tuple(warnings),
         )
+
+    def steps(self, key: Key, patch: Any) -> tuple[Step, ...]:
+        """The steps of a JSON patch of that record, secrets in them sealed. Raises Invalid naming the step."""
+        secrets = self._catalogue.kinds[key.kind].secret_paths
+        return tuple(self._step(key, step, secrets) for step in parse_patch(patch))
+
+    def _step(self, key: Key, step: Step, secrets: tuple[SecretPath, ...]) -> Step:
+        _check_place(step, secrets)
+        changes = step.op in (StepOp.ADD, StepOp.REPLACE)
+        if changes and step.path == ("classification",) and isinstance(step.value, str):
+            return msgspec.structs.replace(step, value=self._catalogue.classification(step.value).name)
+        place = step.path[1:]
+        if not changes or step.path[0] != "spec" or not any(_related(place, path) for path in secrets):
+            return step
+        spec: Any = step.value
+        for token in reversed(place):
+            spec = {token: spec}
+        if not isinstance(spec, dict):
+            return step  # no spec at all: what it makes of the record is refused
+        check_secret_types(spec, secrets)
+        sealed: Any = self._sealer.seal_secrets(spec, secrets, str(key))
+        for token in place:
+            sealed = sealed[token]
+        return msgspec.structs.replace(step, value=sealed)
 
     def _kind_of(self, document: Document) -> tuple[Kind, str | None]:
         word, class_word = document.get("kind"), document.get("classification")
@@ -114,7 +141,47 @@ def _refuse_unknown(document: Document) -> None:
             raise Invalid(f"a record has no field {shown(name)}", hint=hint, path=str(name))
 
 
-def _checked(field: str, value: Any, *, partial: bool) -> Any:
+_READ_ONLY = ("kind", "namespace", "name", "meta")
+
+
+def _check_place(step: Step, secrets: tuple[SecretPath, ...]) -> None:
+    """A step may change what people write, and a secret only as a whole."""
+    for pointer, read in ((step.path, step.op is StepOp.TEST), (step.source, step.op is StepOp.COPY)):
+        if pointer is None:
+            continue
+        top = pointer[0] if pointer else ""
+        if top in _READ_ONLY and not read:
+            raise step.refusal(f"/{top} cannot be changed", "a record keeps its kind, namespace and name")
+        if top not in CONTENT_FIELDS and top not in _READ_ONLY:
+            guesses = near(top, CONTENT_FIELDS)
+            hint = f"did you mean /{guesses[0]}?" if guesses else f"paths begin with /{', /'.join(CONTENT_FIELDS)}"
+            raise step.refusal(f"a record has nothing at {shown(pointer_text(pointer))}", hint)
+        for secret in secrets if top == "spec" else ():
+            if len(pointer) - 1 > len(secret) and pointer[1 : len(secret) + 1] == secret:
+                raise step.refusal("a secret has no parts", "replace it as a whole")
+            if step.source is not None and _related(pointer[1:], secret):
+                raise step.refusal("a secret is not moved or copied", "send it itself where it belongs")
+
+
+def _related(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    length = min(len(one), len(other))
+    return one[:length] == other[:length]
+
+
+def check_secret_types(spec: dict[str, Any], secrets: tuple[SecretPath, ...], *, removable: bool = False) -> None:
+    """A secret is a text, a sealed one or a kept one (`removable`: or null); refused before anything is sealed."""
+    for path in secrets:
+        value: Any = spec
+        for name in path:
+            value = value.get(name, "") if isinstance(value, dict) else ""
+        if not (isinstance(value, str) or value == KEPT or is_sealed(value) or (value is None and removable)):
+            where = ".".join(("spec", *path))
+            hint = 'send the text, or {"$secret": "kept"} to leave it as it is'
+            raise Invalid(f"{where} is a secret and must be a string", hint=hint, path=where)
+
+
+def check_field(field: str, value: Any, *, partial: bool) -> Any:
+    """One content field of a document, as it will be stored. Raises Invalid."""
     if value is None:
         return None
     match field:
@@ -184,11 +251,11 @@ def _meta_revision(meta: Any) -> int | None:
     return revision
 
 
-def _refuse_marks(value: Any, secret_paths: tuple[SecretPath, ...], path: SecretPath) -> None:
+def refuse_marks(value: Any, secret_paths: tuple[SecretPath, ...], path: SecretPath) -> None:
     """`$sealed`, `$secret` and `$mac` mean something only where the kind declares a secret."""
     if isinstance(value, list):
         for item in value:
-            _refuse_marks(item, secret_paths, path)
+            refuse_marks(item, secret_paths, path)
     elif isinstance(value, dict):
         if path in secret_paths:
             return
@@ -196,4 +263,4 @@ def _refuse_marks(value: Any, secret_paths: tuple[SecretPath, ...], path: Secret
             if name in _MARKS:
                 where = ".".join(("spec", *path))
                 raise Invalid(f"{where} holds {name!r}, but is not declared as a secret", path=where)
-            _refuse_marks(item, secret_paths, (*path, name))
+            refuse_marks(item, secret_paths, (*path, name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Any
 
@@ -10,6 +11,8 @@ import msgspec
 from universal_registry.kernel.ids import Key
 from universal_registry.log.change import Change
 from universal_registry.log.cursor import Cursor
+from universal_registry.registry.once import Kept
+from universal_registry.registry.patch import Step
 from universal_registry.registry.record import Content, Record
 
 
@@ -36,6 +39,15 @@ class Merge(msgspec.Struct, frozen=True, kw_only=True):
     if_revision: int | None = None
 
 
+class Patch(msgspec.Struct, frozen=True, kw_only=True):
+    """Change the record step by step (RFC 6902). Raises NotFound when there is none. Secrets in `steps` are sealed."""
+
+    key: Key
+    steps: tuple[Step, ...]
+    strict: bool = False
+    if_revision: int | None = None
+
+
 class Delete(msgspec.Struct, frozen=True, kw_only=True):
     """Remove the record. Raises NotFound when there is none, unless `missing_ok`."""
 
@@ -53,7 +65,16 @@ class Emit(msgspec.Struct, frozen=True, kw_only=True):
     commitment: str
 
 
-Operation = Put | Merge | Delete | Emit
+Operation = Put | Merge | Patch | Delete | Emit
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """The idempotency key of a request, whose it is, and what was asked. `answer` makes the sealed answer to keep."""
+
+    key: str
+    actor: str
+    fingerprint: str
+    answer: Callable[[Committed], str]
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +85,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     txn_id: str
     at: str
     message: str = ""
+    once: Asked | None = None
 
 
 class Effect(StrEnum):
@@ -92,8 +114,12 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Committed(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to a request, after the fsync. `revision` is the one it made or, when nothing changed, the head's."""
+    """The answer to a request, after the fsync. `revision` is the one it made or, when nothing changed, the head's.
+
+    `kept`: what was answered to the same key before; then nothing was done now, and `results` are empty.
+    """
 
     revision: int
     cursor: Cursor
     results: tuple[Result, ...]
+    kept: Kept | None = None

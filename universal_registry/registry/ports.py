@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -10,6 +10,7 @@ import msgspec
 from universal_registry.kernel.ids import Key
 from universal_registry.log.change import Change
 from universal_registry.log.cursor import Cursor, Head
+from universal_registry.registry.once import Kept
 from universal_registry.registry.operation import Committed, Request
 from universal_registry.registry.record import Record
 from universal_registry.registry.selector import Selector
@@ -21,6 +22,13 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     records: tuple[Record, ...]
     revision: int
     next: str | None = None
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """A record, or that there is none, and the revision at which that was so."""
+
+    record: Record | None
+    revision: int
 
 
 class RecordWriter(Protocol):
@@ -36,11 +44,24 @@ class RecordReader(Protocol):
 
     async def get(self, key: Key) -> Record | None: ...
 
+    async def look(self, key: Key) -> Seen:
+        """The record and the head's revision, from one state."""
+        ...
+
     async def find(self, name: str, namespace: str | None = None) -> Sequence[Record]:
         """All records of that exact name over all kinds, in the namespace, or in all but `system`."""
         ...
 
     async def select(self, selector: Selector, *, limit: int, page: str | None = None) -> Page: ...
+
+    def pages(self, selector: Selector | None, *, size: int) -> AsyncGenerator[Page, None]:
+        """All selected records (None: of every namespace, `system` too), page after page, from ONE state, which is let
+        go when the generator ends or is closed. At least one page."""
+        ...
+
+    async def kept(self, actor: str, key: str) -> Kept | None:
+        """What was answered to the actor's request that bore this idempotency key. It may be out of date."""
+        ...
 
     async def counts(self) -> dict[str, int]:
         """Records per kind (kinds with none left out)."""
@@ -54,8 +75,11 @@ class LogReader(Protocol):
         """Whole revisions after `after`, in order, about `limit` lines; at least one revision when there is one."""
         ...
 
-    async def history(self, key: Key, limit: int) -> Sequence[Change]:
-        """The newest lines about one record, newest first."""
+    async def history(
+        self, key: Key, limit: int, *, before: int | None = None, events: bool = True
+    ) -> Sequence[Change]:
+        """The newest lines about one record, newest first; `before`: only those of revisions below it; without
+        `events`: only those that changed the record."""
         ...
 
     async def head(self) -> Head: ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import UTC
 from typing import Any, NamedTuple, Protocol
 
@@ -15,9 +15,13 @@ from universal_registry.kernel.jsonvalue import canonical
 from universal_registry.kernel.world import World
 from universal_registry.log.change import Change, Op
 from universal_registry.log.cursor import Cursor
+from universal_registry.registry.answers import AnswerKeeper
 from universal_registry.registry.catalogue import Catalogue
-from universal_registry.registry.drafts import Document, Draft, DraftReader
-from universal_registry.registry.operation import Committed, Delete, Emit, Merge, Operation, Put, Request, Result
+from universal_registry.registry.drafts import Document, DraftReader
+from universal_registry.registry.history import record_at
+from universal_registry.registry.once import Once, Replayed, check_same, is_current
+from universal_registry.registry.operation import Committed, Delete, Emit, Merge, Operation, Patch, Request, Result
+from universal_registry.registry.operation_reader import OperationReader
 from universal_registry.registry.ports import LogReader, Page, RecordReader, RecordWriter
 from universal_registry.registry.record import Record
 from universal_registry.registry.selector import Selector
@@ -53,6 +57,13 @@ class EventBody(NamedTuple):
     payload: Any
 
 
+class Found(NamedTuple):
+    """A record, and the revision at which it was so."""
+
+    record: Record
+    revision: int
+
+
 class Committer(RecordWriter, Protocol):
     """The writer, which also wakes listeners."""
 
@@ -79,6 +90,8 @@ class RegistryService:
         self._sealer = sealer
         self._writer = writer
         self._drafts = DraftReader(catalogue, sealer)
+        self._operations = OperationReader(self._drafts, world)
+        self._answers = AnswerKeeper(sealer)
 
     # --- writes --------------------------------------------------------------------------------------------------
 
@@ -90,10 +103,14 @@ class RegistryService:
         message: str = "",
         if_revision: int | None = None,
         strict: bool = False,
+        once: Once | None = None,
     ) -> Written:
-        """Make the record exactly this. Raises Invalid, PreconditionFailed, StorageUnavailable."""
-        operation, warnings = self._put(document, if_revision, strict)
-        return _written(await self._submit([operation], actor, message), warnings)
+        """Make the record exactly this. Raises Invalid, PreconditionFailed, StorageUnavailable.
+
+        With `once`, as on all writes: Replayed when a request of the actor with its key was done within a day.
+        """
+        operation, warnings = self._operations.put(document, if_revision, strict)
+        return await self._submit([operation], actor, message, lambda done: _written(done, warnings), once)
 
     async def merge(
         self,
@@ -103,20 +120,50 @@ class RegistryService:
         message: str = "",
         if_revision: int | None = None,
         strict: bool = False,
+        once: Once | None = None,
     ) -> Written:
         """Create the record, or merge into it (null removes). Raises as `put`."""
-        committed = await self._submit([self._merge(document, if_revision, strict)], actor, message)
-        return _written(committed, self._warnings(committed.results))
+        operation = self._operations.merge(document, if_revision, strict)
+        return await self._submit([operation], actor, message, self._validated, once)
+
+    async def patch(
+        self,
+        key: Key,
+        patch: Any,
+        *,
+        actor: Actor,
+        message: str = "",
+        if_revision: int | None = None,
+        strict: bool = False,
+        once: Once | None = None,
+    ) -> Written:
+        """Change the record by the steps of a JSON patch (RFC 6902), all or none. Raises NotFound, and as `put`."""
+        steps = self._drafts.steps(key, patch)
+        operation = Patch(key=key, steps=steps, strict=strict, if_revision=if_revision)
+        return await self._submit([operation], actor, message, self._validated, once)
 
     async def delete(
-        self, key: Key, *, actor: Actor, message: str = "", if_revision: int | None = None, missing_ok: bool = False
+        self,
+        key: Key,
+        *,
+        actor: Actor,
+        message: str = "",
+        if_revision: int | None = None,
+        missing_ok: bool = False,
+        once: Once | None = None,
     ) -> Written:
         """Remove the record. Raises NotFound, PreconditionFailed."""
         operation = Delete(key=key, if_revision=if_revision, missing_ok=missing_ok)
-        return _written(await self._submit([operation], actor, message), ())
+        return await self._submit([operation], actor, message, _written, once)
 
     async def batch(
-        self, operations: Sequence[Document], *, actor: Actor, message: str = "", strict: bool = False
+        self,
+        operations: Sequence[Document],
+        *,
+        actor: Actor,
+        message: str = "",
+        strict: bool = False,
+        once: Once | None = None,
     ) -> Written:
         """Many operations, one revision, all or nothing. Each is `{"op": "put" | "merge" | "delete", ...document}`.
 
@@ -128,20 +175,31 @@ class RegistryService:
         warnings: list[str] = []
         for index, document in enumerate(operations):
             try:
-                operation, more = self._operation(document, strict)
+                operation, more = self._operations.read(document, strict)
             except Invalid as error:
                 raise Invalid(
                     f"operation {index}: {error.message}", hint=error.hint, **{**error.data, "index": index}
                 ) from None
             made.append(operation)
             warnings.extend(more)
-        committed = await self._submit(made, actor, message)
         merged = {operation.key for operation in made if isinstance(operation, Merge)}
-        late = self._warnings([result for result in committed.results if result.key in merged])
-        return _written(committed, (*warnings, *late))
+
+        def written(done: Committed) -> Written:
+            late = self._warnings([result for result in done.results if result.key in merged])
+            return _written(done, (*warnings, *late))
+
+        return await self._submit(made, actor, message, written, once)
 
     async def emit(
-        self, key: Key, payload: Any, *, audience: Sequence[str], session: str, actor: Actor, message: str = ""
+        self,
+        key: Key,
+        payload: Any,
+        *,
+        audience: Sequence[str],
+        session: str,
+        actor: Actor,
+        message: str = "",
+        once: Once | None = None,
     ) -> Written:
         """Write an event line from `key` to the targets of `audience` ("namespace/name"); the payload is sealed."""
         event_uid = self.world.new_id()
@@ -150,56 +208,50 @@ class RegistryService:
         body = canonical({"session": session, "audience": list(audience), "payload": sealed})
         commitment = self._sealer.mac(data)
         operation = Emit(key=key, event_uid=event_uid, body=body, commitment=commitment)
-        return _written(await self._submit([operation], actor, message), ())
+        return await self._submit([operation], actor, message, _written, once)
 
     def on_commit(self, listener: Callable[[], None]) -> None:
         """Call `listener` after each commit that made a revision."""
         self._writer.on_commit(listener)
 
-    async def _submit(self, operations: Sequence[Operation], actor: Actor, message: str) -> Committed:
+    async def _submit(
+        self,
+        operations: Sequence[Operation],
+        actor: Actor,
+        message: str,
+        written: Callable[[Committed], Written],
+        once: Once | None,
+    ) -> Written:
         if len(message) > _MOST_MESSAGE:
             raise Invalid(f"the message is {len(message)} characters long", hint=f"at most {_MOST_MESSAGE}")
-        at = self.world.now().astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        txn_id = self.world.new_id()
-        return await self._writer.submit(
-            Request(operations=tuple(operations), actor=actor.name, txn_id=txn_id, at=at, message=message)
+        request = Request(
+            operations=tuple(operations),
+            actor=actor.name,
+            txn_id=self.world.new_id(),
+            at=self._now(),
+            message=message,
+            once=None if once is None else self._answers.asked(actor.name, once, written),
         )
+        committed = await self._writer.submit(request)
+        if committed.kept is not None:
+            raise Replayed(self._answers.open(committed.kept))
+        return written(committed)
 
-    def _operation(self, document: Any, strict: bool) -> tuple[Operation, Sequence[str]]:
-        if type(document) is not dict:
-            raise Invalid(f"an operation is an object, not {shown(document)}")
-        fields = {name: value for name, value in document.items() if name != "op"}
-        match document.get("op", "put"):
-            case "put":
-                return self._put(fields, None, strict)
-            case "merge":
-                return self._merge(fields, None, strict), ()
-            case "delete":
-                key = self.key(*(fields.get(name, "default") for name in ("kind", "namespace", "name")))
-                return Delete(key=key), ()
-            case other:
-                raise Invalid(f"unknown op {shown(other)}", hint="put, merge or delete", path="op")
+    def _now(self) -> str:
+        return self.world.now().astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
-    def _put(self, document: Document, if_revision: int | None, strict: bool) -> tuple[Put, Sequence[str]]:
-        draft = self._drafts.read(document, strict=strict)
-        operation = Put(
-            key=draft.key,
-            content=draft.content(),
-            fresh_uid=self.world.new_id(),
-            if_revision=_first(if_revision, draft),
-        )
-        return operation, draft.warnings
+    async def replay(self, actor: Actor, key: str, fingerprint: str) -> None:
+        """Raises Replayed when the actor's request with this key was done within a day, Invalid when it was another.
 
-    def _merge(self, document: Document, if_revision: int | None, strict: bool) -> Merge:
-        draft = self._drafts.read(document, strict=strict, partial=True)
-        return Merge(
-            key=draft.key,
-            fields=draft.fields,
-            default_classification=draft.default_classification,
-            fresh_uid=self.world.new_id(),
-            strict=strict,
-            if_revision=_first(if_revision, draft),
-        )
+        For what a verb looks at before it writes: the writer asks again.
+        """
+        kept = await self.records.kept(actor.name, key)
+        if kept is not None and is_current(kept, self._now()):
+            check_same(kept, fingerprint)
+            raise Replayed(self._answers.open(kept))
+
+    def _validated(self, committed: Committed) -> Written:
+        return _written(committed, self._warnings(committed.results))
 
     def _warnings(self, results: Sequence[Result]) -> tuple[str, ...]:
         found: list[str] = []
@@ -217,16 +269,29 @@ class RegistryService:
 
     async def get(self, key: Key) -> Record:
         """The record. Raises NotFound, with the names it may have been meant for."""
-        record = await self.records.get(key)
-        if record is not None:
-            return record
+        return (await self.look(key)).record
+
+    async def look(self, key: Key) -> Found:
+        """The record, and the revision at which it was so. Raises as `get`, with `data["head"]`."""
+        seen = await self.records.look(key)
+        if seen.record is not None:
+            return Found(seen.record, seen.revision)
         page = await self.records.select(Selector(kinds=(key.kind,), namespaces=(key.namespace,)), limit=500)
         guesses = near(key.name, tuple(each.name for each in page.records))
         raise NotFound(
             f"there is no {key.kind} {key.name!r} in namespace {key.namespace}",
             hint=f"did you mean {guesses[0]!r}?" if guesses else f"see: ureg get {key.kind}",
             did_you_mean=guesses,
+            head=seen.revision,
         )
+
+    async def at(self, key: Key, revision: int) -> Found:
+        """The record as it was at that revision, also when it has been deleted since. Raises NotFound."""
+        return Found(await record_at(self.log, key, revision), revision)
+
+    async def history(self, key: Key, *, limit: int, before: int | None = None) -> Sequence[Change]:
+        """What was done to the record, newest first, whether it is there now or not; `before`: below that revision."""
+        return await self.log.history(key, limit, before=before)
 
     async def find(self, reference: str, namespace: str | None = None) -> Sequence[Record]:
         """All records that `[kind/]name` may mean. A name may hold slashes: the kind counts only if there is one."""
@@ -259,6 +324,10 @@ class RegistryService:
         """Selected records in order of (kind, namespace, name)."""
         return await self.records.select(selector, limit=limit, page=page)
 
+    def pages(self, selector: Selector, *, size: int = 1000) -> AsyncGenerator[Page, None]:
+        """All selected records, page after page, from one state. Whoever does not read it to its end closes it."""
+        return self.records.pages(selector, size=size)
+
     async def changes(self, after: Cursor | None, limit: int) -> tuple[Sequence[Change], Cursor]:
         """Whole revisions after the cursor (None: from the beginning), and the cursor behind them.
 
@@ -284,6 +353,10 @@ class RegistryService:
         paths = self.catalogue.kinds[record.kind].secret_paths
         return self._sealer.reveal_secrets(record.spec, paths, str(record.key))
 
+    def event_commitment(self, change: Change) -> str:
+        """What the line of this event must be committed to. Raises Corrupt when its seal does not open."""
+        return self._sealer.mac(canonical(self.open_event(change).payload))
+
     def open_event(self, change: Change) -> EventBody:
         """What an event line says. Raises Corrupt when its seal does not open."""
         assert change.op is Op.EVENT
@@ -299,11 +372,7 @@ def _event_context(event_uid: str) -> str:
     return f"changes\n{event_uid}\npayload"
 
 
-def _first(if_revision: int | None, draft: Draft) -> int | None:
-    return draft.if_revision if if_revision is None else if_revision
-
-
-def _written(committed: Committed, warnings: Sequence[str]) -> Written:
+def _written(committed: Committed, warnings: Sequence[str] = ()) -> Written:
     return Written(
         revision=committed.revision,
         cursor=str(committed.cursor),

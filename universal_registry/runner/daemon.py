@@ -19,6 +19,7 @@ from universal_registry.runner.shutdown import Signals, outlive_the_terminal
 from universal_registry.runner.supervisor import Supervisor
 from universal_registry.runner.workers.health import HealthWorker
 from universal_registry.runner.workers.propagation import PropagationWorker
+from universal_registry.runner.workers.watch import WatchWorker
 from universal_registry.runner.workers.webhook import WebhookWorker
 
 READY = "ready"
@@ -105,6 +106,8 @@ class _Daemon:
         addresses = await service.server.start()
         for name, worker in (("propagation", propagation), ("webhook", webhook), ("health", self._health)):
             self._supervisor.start(name, worker)
+        if service.others is not None:
+            self._supervisor.start("watch", WatchWorker(service.others))
         self._is_up = True
         write_whole(_pid_file(self._places), f"{os.getpid()}\n")
         write_whole(self._places.address, addresses.lines())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from universal_registry.kernel.world import World
 from universal_registry.runner.ports import Alarm, Engine
 from universal_registry.runner.workers.webhook import WebhookWorker
@@ -30,7 +28,7 @@ class Driver:
         until = self._world.monotonic() + seconds
         while (left := until - self._world.monotonic()) > 0:
             while await self._engine.plan():
-                await asyncio.sleep(0)  # noqa: ASYNC110 - nothing is waited for: attempts get their turn
+                await self._worker.turn()
             await self._worker.turn()
             if self._engine.idle and not self._worker.running:
                 return True

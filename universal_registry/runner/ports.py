@@ -85,6 +85,16 @@ class Server(Protocol):
         ...
 
 
+class Others(Protocol):
+    """Whoever else writes the same database."""
+
+    async def look(self) -> None:
+        """See whether they did; then `on_commit` callbacks are called. Never raises for a database that is gone."""
+        ...
+
+    async def close(self) -> None: ...
+
+
 class Service(Protocol):
     """What the daemon needs of an opened registry; the composition root makes it."""
 
@@ -93,6 +103,11 @@ class Service(Protocol):
 
     @property
     def server(self) -> Server: ...
+
+    @property
+    def others(self) -> Others | None:
+        """None where the store has one owner."""
+        ...
 
     def on_commit(self, callback: Callable[[], None]) -> None: ...
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -27,6 +28,8 @@ Rows = list[tuple[Any, ...]]
 Params = Sequence[Any] | dict[str, Any]
 Result = TypeVar("Result")
 _BUSY_MS = 5000
+_ENOUGH_BYTES = 1 << 20
+"""Free space with which a write that found none is expected to succeed again."""
 _FSYNC_FAILURES = (
     apsw.SQLITE_IOERR_FSYNC,
     apsw.SQLITE_IOERR_DIR_FSYNC,
@@ -37,6 +40,9 @@ class Read(Protocol):
     """Run one reading statement; all rows."""
 
     def __call__(self, sql: str, params: Params = ()) -> Rows: ...
+
+
+LongRead = Callable[[Callable[[Read], Any]], Awaitable[Any]]
 
 
 class Database:
@@ -56,6 +62,7 @@ class Database:
         self._commits = ThreadPoolExecutor(1, thread_name_prefix=f"commit{path.suffixes[0]}")
         self._scans = ThreadPoolExecutor(1, thread_name_prefix=f"scan{path.suffixes[0]}")
         self._broken: str | None = None
+        self._full: str | None = None
 
     @classmethod
     def open(
@@ -142,6 +149,35 @@ class Database:
                 connection.execute("COMMIT")
 
     @asynccontextmanager
+    async def long_read(self) -> AsyncIterator[LongRead]:
+        """`await read_off_loop(work)`, as often as needed: all of one committed state, on a connection of its own.
+
+        While it is open the WAL keeps growing, so whoever opens it reads on and ends.
+        """
+        loop = asyncio.get_running_loop()
+
+        def begin() -> apsw.Connection:
+            with translated(self.path):
+                connection = _connect(self.path, read_only=True)
+                connection.execute("BEGIN")
+                return connection
+
+        connection = await loop.run_in_executor(self._scans, begin)
+
+        def run(work: Callable[[Read], Any]) -> Any:
+            with translated(self.path):
+                return work(lambda sql, params=(): connection.execute(sql, params).fetchall())
+
+        async def read_off_loop(work: Callable[[Read], Any]) -> Any:
+            return await loop.run_in_executor(self._scans, run, work)
+
+        try:
+            yield read_off_loop
+        finally:
+            # In its own thread, behind a read that may still run there when the reader was cancelled.
+            await loop.run_in_executor(self._scans, connection.close)
+
+    @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
         """Everything executed inside is committed and fsynced when the block ends, or none of it is.
 
@@ -158,7 +194,9 @@ class Database:
             try:
                 yield
                 await _to_the_end(asyncio.get_running_loop().run_in_executor(self._commits, self._commit))
-            except BaseException:
+                self._full = None
+            except BaseException as error:
+                self._full = error.message if isinstance(error, StorageFull) else self._full
                 self._rollback()
                 raise
 
@@ -178,7 +216,9 @@ class Database:
 
     @property
     def broken(self) -> str | None:
-        """Why this process may not write any more, if so."""
+        """Why this process cannot write: never any more, or until there is space again."""
+        if self._broken is None and self._full is not None and _free_bytes(self.path) < _ENOUGH_BYTES:
+            return self._full
         return self._broken
 
     def close(self) -> None:
@@ -195,12 +235,12 @@ async def _to_the_end(commit: asyncio.Future[None]) -> None:
     cancelled: asyncio.CancelledError | None = None
     while not commit.done():
         try:
-            await asyncio.shield(commit)
+            await asyncio.wait([commit])
         except asyncio.CancelledError as error:
             cancelled = error
-    commit.result()
     if cancelled is not None:
-        raise cancelled
+        raise cancelled from commit.exception()
+    commit.result()
 
 
 @contextmanager
@@ -244,6 +284,11 @@ def _connect(path: Path, *, read_only: bool) -> apsw.Connection:
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
     return connection
+
+
+def _free_bytes(path: Path) -> int:
+    found = os.statvfs(path.parent)
+    return found.f_bavail * found.f_frsize
 
 
 def _version(connection: apsw.Connection) -> int:

@@ -13,17 +13,25 @@ from universal_registry.security.tokens import hash_token, new_token
 from universal_registry.storage.keyfile import private_folder
 
 
-def is_initialised(places: Places) -> bool:
-    """Whether there is a registry here. A database file of no bytes counts as none."""
+def is_initialised(places: Places, *, files: bool = True) -> bool:
+    """Whether there is a registry here. A database file of no bytes counts as none.
+
+    Without `files` the databases are elsewhere: then it is the key that makes this home one of theirs.
+    """
+    if not files:
+        return places.key.is_file()
     return all(file.is_file() and file.stat().st_size > 0 for file in (places.registry_db, places.propagation_db))
 
 
-def prepare_home(places: Places, world: World) -> None:
-    """Make what is missing of the folders and the token. Raises ReadOnlyStore, StorageFull, KeyMismatch."""
+def prepare_home(places: Places, world: World, *, files: bool = True) -> None:
+    """Make what is missing of the folders, the database files (where they are `files`) and the token.
+
+    Raises ReadOnlyStore, StorageFull, KeyMismatch.
+    """
     try:
         for file in (places.registry_db, places.log, places.metrics, places.address):
             file.parent.mkdir(parents=True, exist_ok=True)
-        for database in (places.registry_db, places.propagation_db):
+        for database in (places.registry_db, places.propagation_db) if files else ():
             # Not for every user of the machine; SQLite gives the files that it puts beside them the same mode.
             os.close(os.open(database, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o640))
         private_folder(places.key.parent)

@@ -77,6 +77,7 @@ class SqliteLanes:
         async with self._db.transaction():
             ours, dropped = self._admitted(settlements)
             many, sql = self._db.executemany, self._sql
+            many(sql["cancel_sessions_of_lane"], [(lane_id,) for lane_id in dropped])
             many(sql["drop_lane"], [(lane_id,) for lane_id in dropped])
             many(sql["put_lane"], [lane_row(lane) for lane in settlements.lanes if lane.lane_id in ours])
             many(sql["put_delivery"], [delivery_row(row) for row in settlements.upserts if row.lane_id in ours])

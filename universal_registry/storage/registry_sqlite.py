@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import apsw
+import msgspec
 
 from universal_registry.kernel.errors import CursorMismatch, StorageUnavailable
 from universal_registry.kernel.ids import SYSTEM_NAMESPACE, Key
@@ -15,7 +18,8 @@ from universal_registry.log.chain import GENESIS
 from universal_registry.log.change import Change
 from universal_registry.log.cursor import Cursor, Head
 from universal_registry.registry.catalogue import Catalogue
-from universal_registry.registry.ports import Page
+from universal_registry.registry.once import Kept, forgotten_before
+from universal_registry.registry.ports import Page, Seen
 from universal_registry.registry.record import Record
 from universal_registry.registry.selector import Selector
 from universal_registry.registry.words import ENVELOPE
@@ -29,6 +33,7 @@ from universal_registry.storage.sqlfiles import load_queries
 _COLUMNS = ", ".join(quoted(column) for column in ENVELOPE)
 _SEQ_BITS = 20
 _INCARNATION_DIGITS = 12
+_NO_REVISION = 1 << 42
 
 
 class SqliteRegistry:
@@ -73,12 +78,29 @@ class SqliteRegistry:
             self._database.executemany(self._sql["set_meta"], list(facts.items()))
         self._meta.update(facts)
 
+    async def claim_meta(self, facts: Mapping[str, str]) -> None:
+        """Record those of the facts that nobody has recorded yet. A file has one owner: nobody else is at it."""
+        await self.set_meta({key: value for key, value in facts.items() if key not in self._meta})
+
     # --- RecordReader --------------------------------------------------------------------------------------------
 
     async def get(self, key: Key) -> Record | None:
         """The record, if there is one."""
         rows = self._database.read(self._select(key.kind), (key.namespace, key.name))
         return record_of(key.kind, rows[0]) if rows else None
+
+    async def look(self, key: Key) -> Seen:
+        """The record and the head's revision: one statement, so one state. A miss takes a second look, at both."""
+        head = f"(SELECT MAX(position) >> {_SEQ_BITS} FROM changes)"
+        sql = f"SELECT {head}, {_COLUMNS} FROM {self._tables[key.kind]} WHERE namespace = ? AND name = ?"
+        rows = self._database.read(sql, (key.namespace, key.name))
+        if not rows:
+            # Not at once, though it would do for both: an outer join costs five times the plain read.
+            joined = f"(SELECT 1) LEFT JOIN {self._tables[key.kind]} ON namespace = ? AND name = ?"
+            rows = self._database.read(f"SELECT {head}, {_COLUMNS} FROM {joined}", (key.namespace, key.name))
+        revision, *row = rows[0]
+        there = row[ENVELOPE.index("uid")] is not None
+        return Seen(record=record_of(key.kind, tuple(row)) if there else None, revision=revision or 0)
 
     async def find(self, name: str, namespace: str | None = None) -> Sequence[Record]:
         """All records of that exact name, in order of kind and namespace."""
@@ -95,31 +117,55 @@ class SqliteRegistry:
         kinds = sorted(selector.kinds or self._tables)
 
         def work(read: Read) -> Page:
-            found: list[Record] = []
-            for kind in kinds:
-                if after is not None and kind < after.kind:
-                    continue
-                sql, params = self._list_sql(kind, selector, after, limit + 1 - len(found))
-                found.extend(record_of(kind, row) for row in read(sql, params))
-                if len(found) > limit:
-                    break
-            head = read(self._sql["head"])
-            return Page(
-                records=tuple(found[:limit]),
-                revision=head[0][0] if head else 0,
-                next=encode_page(found[limit - 1].key) if len(found) > limit else None,
-            )
+            return self._page_after(kinds, selector, after, limit, read)
 
         return await self._database.scan(work)
 
-    def _list_sql(self, kind: str, selector: Selector, after: Key | None, limit: int) -> tuple[str, list[object]]:
+    async def pages(self, selector: Selector | None, *, size: int) -> AsyncGenerator[Page, None]:
+        """All selected records (None: of every namespace) from one state, on a connection of their own."""
+        kinds = sorted((selector.kinds if selector else ()) or self._tables)
+        async with self._database.long_read() as read_off_loop:
+            after: Key | None = None
+            while True:
+                page: Page = await read_off_loop(partial(self._page_after, kinds, selector, after, size))
+                yield page
+                if page.next is None:
+                    return
+                after = page.records[-1].key
+
+    def _page_after(
+        self, kinds: Sequence[str], selector: Selector | None, after: Key | None, limit: int, read: Read
+    ) -> Page:
+        found: list[Record] = []
+        for kind in kinds:
+            if after is not None and kind < after.kind:
+                continue
+            sql, params = self._list_sql(kind, selector, after, limit + 1 - len(found))
+            found.extend(record_of(kind, row) for row in read(sql, params))
+            if len(found) > limit:
+                break
+        head = read(self._sql["head"])
+        return Page(
+            records=tuple(found[:limit]),
+            revision=head[0][0] if head else 0,
+            next=encode_page(found[limit - 1].key) if len(found) > limit else None,
+        )
+
+    def _list_sql(
+        self, kind: str, selector: Selector | None, after: Key | None, limit: int
+    ) -> tuple[str, list[object]]:
         promoted = frozenset(field.name for field in promoted_fields(self._catalogue.kinds[kind]))
-        condition, params = where_sql(selector, promoted)
+        condition, params = where_sql(selector, promoted) if selector is not None else ("1", [])
         if after is not None and after.kind == kind:
             condition += " AND (namespace, name) > (?, ?)"
             params += [after.namespace, after.name]
         sql = f"SELECT {_COLUMNS} FROM {self._tables[kind]} WHERE {condition} ORDER BY namespace, name LIMIT ?"
         return sql, [*params, limit]
+
+    async def kept(self, actor: str, key: str) -> Kept | None:
+        """What was answered to the actor's request with that idempotency key."""
+        rows = self._database.read(self._sql["kept"], (actor, key))
+        return _kept_of(rows[0]) if rows else None
 
     async def counts(self) -> dict[str, int]:
         """Records per kind, kinds with none left out."""
@@ -134,7 +180,7 @@ class SqliteRegistry:
 
     async def changes(self, after: int, limit: int, *, upto: int | None = None) -> Sequence[Change]:
         """Whole revisions after `after`, about `limit` lines, at least one revision when there is one."""
-        end = _position((upto if upto is not None else 1 << 42) + 1, 0)
+        end = _position((upto if upto is not None else _NO_REVISION) + 1, 0)
         with self._database.snapshot():
             lines = self._lines(_position(after + 1, 0) - 1, end, limit + 1)
             if len(lines) <= limit:
@@ -151,9 +197,13 @@ class SqliteRegistry:
         rows = self._database.read(self._sql["line"], (_position(revision, seq),))
         return change_of(rows[0]) if rows else None
 
-    async def history(self, key: Key, limit: int) -> Sequence[Change]:
-        """The newest lines about one record, newest first."""
-        return [change_of(row) for row in self._database.read(self._sql["history"], (*key, limit))]
+    async def history(
+        self, key: Key, limit: int, *, before: int | None = None, events: bool = True
+    ) -> Sequence[Change]:
+        """The newest lines about one record, newest first; of revisions below `before`; without its `events` or not."""
+        name = "history" if events else "history_of_state"
+        params = (*key, _NO_REVISION if before is None else before, limit)
+        return [change_of(row) for row in self._database.read(self._sql[name], params)]
 
     async def lines_of_kind(self, kind: str, namespace: str) -> Sequence[Change]:
         """All lines about the records of one kind in one namespace, oldest first."""
@@ -218,7 +268,17 @@ class _SqliteBatch:
             found[key] = record_of(key.kind, rows[0]) if rows else None
         return found
 
-    async def write(self, changes: Sequence[Change], records: Mapping[Key, Record | None]) -> None:
+    async def kept(self, names: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Kept]:
+        rows = [row for name in names for row in self._database.execute(self._sql["kept"], name)]
+        return {(row[1], row[0]): _kept_of(row) for row in rows}
+
+    async def write(
+        self, changes: Sequence[Change], records: Mapping[Key, Record | None], kept: Sequence[Kept] = ()
+    ) -> None:
+        if kept:
+            self._keep(kept)
+        if not changes:
+            return
         self._database.execute(self._sql["open_guard"])
         self._guard_is_open = True
         lines = [row_of_change(change, _position(change.revision, change.seq)) for change in changes]
@@ -230,9 +290,20 @@ class _SqliteBatch:
             else:
                 self._database.execute(_upsert_sql(table), row_of(record))
 
+    def _keep(self, kept: Sequence[Kept]) -> None:
+        rows = [msgspec.structs.astuple(each) for each in kept]
+        self._database.executemany(self._sql["keep"], rows)
+        # Twice as many as came: the table shrinks again after a busy day, and no write pays for all of it.
+        self._database.execute(self._sql["forget"], (forgotten_before(kept[-1].at), 2 * len(kept)))
+
     def finish(self) -> None:
         if self._guard_is_open:
             self._database.execute(self._sql["close_guard"])
+
+
+def _kept_of(row: tuple[Any, ...]) -> Kept:
+    key, actor, fingerprint, revision, at, answer = row
+    return Kept(key=key, actor=actor, fingerprint=fingerprint, revision=revision, at=at, answer=answer)
 
 
 def _position(revision: int, seq: int) -> int:

@@ -10,14 +10,15 @@ from typing import Protocol
 
 import msgspec
 
-from universal_registry.kernel.errors import Conflict, RegistryError, ShuttingDown
+from universal_registry.kernel.errors import Conflict, RegistryError, ShuttingDown, StoreLocked
 from universal_registry.kernel.ids import Key
 from universal_registry.log.chain import leaf, link
 from universal_registry.log.change import Change
 from universal_registry.log.cursor import Head
 from universal_registry.registry.catalogue import Catalogue
 from universal_registry.registry.decide import decide, touched_keys
-from universal_registry.registry.operation import Committed, Decision, Request
+from universal_registry.registry.once import Kept, check_same, is_current
+from universal_registry.registry.operation import Asked, Committed, Decision, Request
 from universal_registry.registry.record import Record
 
 MOST_OPERATIONS = 256
@@ -32,8 +33,15 @@ class Batch(Protocol):
         """The current records of the keys; None where there is none."""
         ...
 
-    async def write(self, changes: Sequence[Change], records: Mapping[Key, Record | None]) -> None:
-        """Append the lines, and make the records what they are now (None: remove)."""
+    async def kept(self, names: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Kept]:
+        """What was answered to requests that bore a key, by (actor, key); asked only when some bear one."""
+        ...
+
+    async def write(
+        self, changes: Sequence[Change], records: Mapping[Key, Record | None], kept: Sequence[Kept] = ()
+    ) -> None:
+        """Append the lines, and make the records what they are now (None: remove). Keep the answers, each in place of
+        an older one of its (actor, key), and forget some that are out of date: about as many as may come."""
         ...
 
 
@@ -70,6 +78,11 @@ class GroupWriter:
     def on_commit(self, listener: Callable[[], None]) -> None:
         """Call `listener` after each commit that made a revision. A wake-up: it carries nothing."""
         self._listeners.append(listener)
+
+    def wake(self) -> None:
+        """Call all of them: another process has committed, or may have."""
+        for listener in self._listeners:
+            listener()
 
     async def submit(self, request: Request) -> Committed:
         """Decide and commit. Returns after the fsync; if the caller is cancelled, the request may still be done."""
@@ -112,12 +125,12 @@ class GroupWriter:
         try:
             answers = await self._commit([waiting.request for waiting in group])
         except Conflict as error:
-            if len(group) > 1:
+            if len(group) > 1 and not isinstance(error, StoreLocked):  # that is no request's fault, and costs a wait
                 half = len(group) // 2
                 await self._commit_some(group[:half])
                 await self._commit_some(group[half:])
                 return
-            answers = [error]
+            answers = [error] * len(group)
         except RegistryError as error:
             answers = [error] * len(group)
         except Exception as error:  # noqa: BLE001 - a bug must reach every caller, and must not end the writer
@@ -127,37 +140,53 @@ class GroupWriter:
             return
         for waiting, answer in zip(group, answers, strict=True):
             _answer(waiting.answer, answer)
+        self.wake()  # after the answers: what is committed is acknowledged, whatever a listener does
 
     async def _commit(self, requests: Sequence[Request]) -> list[Committed | RegistryError]:
         async with self._store.batch() as batch:
             before = batch.head
             heads = await batch.heads({key for request in requests for key in touched_keys(request)})
-            folded = fold(before, heads, requests, self._catalogue)
-            if folded.changes:
-                await batch.write(folded.changes, folded.records)
-        if folded.changes:
-            for listener in self._listeners:
-                listener()
+            names = [(request.once.actor, request.once.key) for request in requests if request.once is not None]
+            kept = await batch.kept(names) if names else {}
+            folded = fold(before, heads, requests, self._catalogue, kept)
+            if folded.changes or folded.kept:
+                await batch.write(folded.changes, folded.records, folded.kept)
         return folded.answers
 
 
 class Folded(msgspec.Struct, frozen=True):
-    """What a group of requests comes to: an answer for each, the lines in order, and the final state of each record."""
+    """What a group of requests comes to: an answer for each, the lines in order, the final state of each record, and
+    the answers to keep."""
 
     answers: list[Committed | RegistryError]
     changes: list[Change]
     records: dict[Key, Record | None]
+    kept: list[Kept]
 
 
-def fold(head: Head, heads: dict[Key, Record | None], requests: Sequence[Request], catalogue: Catalogue) -> Folded:
-    """Decide one request after the other, each seeing what those before it made; refusals change nothing. Pure."""
+def fold(
+    head: Head,
+    heads: dict[Key, Record | None],
+    requests: Sequence[Request],
+    catalogue: Catalogue,
+    kept: Mapping[tuple[str, str], Kept] | None = None,
+) -> Folded:
+    """Decide one request after the other, each seeing what those before it made; refusals change nothing. Pure.
+
+    A request whose key is among `kept` is not decided: its answer is there. Only what was done is kept, not a refusal.
+    """
     answers: list[Committed | RegistryError] = []
     changes: list[Change] = []
     records: dict[Key, Record | None] = {}
+    known, fresh = dict(kept or {}), dict[tuple[str, str], Kept]()
     for request in requests:
         try:
+            if (again := _again(request, known, head)) is not None:
+                answers.append(again)
+                continue
             decision = decide(heads, request, head.revision + 1, catalogue)
         except RegistryError as error:
+            error.data.setdefault("head", head.revision)
             answers.append(error)
             continue
         if decision.changes:
@@ -167,8 +196,33 @@ def fold(head: Head, heads: dict[Key, Record | None], requests: Sequence[Request
             made = _made(decision)
             heads.update(made)
             records.update(made)
-        answers.append(Committed(revision=head.revision, cursor=head.cursor, results=decision.results))
-    return Folded(answers, changes, records)
+        committed = Committed(revision=head.revision, cursor=head.cursor, results=decision.results)
+        answers.append(committed)
+        if request.once is not None:
+            name = (request.once.actor, request.once.key)
+            known[name] = fresh[name] = _to_keep(request.once, committed, request.at)
+    return Folded(answers, changes, records, list(fresh.values()))
+
+
+def _again(request: Request, kept: Mapping[tuple[str, str], Kept], head: Head) -> Committed | None:
+    """The answer to a request that was done before. Raises Invalid when its key was used for another one."""
+    once = request.once
+    found = None if once is None else kept.get((once.actor, once.key))
+    if once is None or found is None or not is_current(found, request.at):
+        return None
+    check_same(found, once.fingerprint)
+    return Committed(revision=found.revision, cursor=head.cursor, results=(), kept=found)
+
+
+def _to_keep(once: Asked, committed: Committed, at: str) -> Kept:
+    return Kept(
+        key=once.key,
+        actor=once.actor,
+        fingerprint=once.fingerprint,
+        revision=committed.revision,
+        at=at,
+        answer=once.answer(committed),
+    )
 
 
 def _made(decision: Decision) -> dict[Key, Record | None]:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import stat
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -259,15 +260,14 @@ async def test_an_answer_that_fails_half_way_is_cut_off_and_reported(stack, serv
     _, addresses = await serve(listen="")
     documents = [{"kind": "alias", "name": f"n{number:04}", "spec": {"command": "x"}} for number in range(1001)]
     await stack.call("POST", "/v1/-/apply", json=documents)
-    select, calls = stack.store.select, []
+    pages = stack.store.pages
 
-    async def once(*given: Any, **named: Any) -> Any:
-        calls.append(1)
-        if len(calls) > 1:
-            raise RuntimeError("the second page")
-        return await select(*given, **named)
+    async def one_page(*given: Any, **named: Any) -> Any:
+        async with aclosing(pages(*given, **named)) as found:
+            yield await anext(found)
+        raise RuntimeError("the second page")
 
-    stack.store.select = once
+    stack.store.pages = one_page
 
     def work() -> None:
         with Client(addresses.socket) as client, pytest.raises(Unreachable):

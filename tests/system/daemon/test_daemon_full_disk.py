@@ -52,7 +52,10 @@ def test_a_disk_that_fills_up_and_is_made_larger(
     with pytest.raises(StorageFull, match=r"no space left for .*free some space"):
         fill(client, acknowledged)
     assert client.request("GET", "/v1/default/aliases/a0").status == 200
-    assert client.request("GET", "/health/db").status == 200
+    failing = client.request("GET", "/health/db")
+    assert failing.status == 503
+    assert "no space left" in failing.json()["reason"]
+    assert client.request("GET", "/health/live").status == 200
     assert mount("-o", "remount,size=40m", str(disk)) == 0
     big(client, "after")
     receiver.await_all([*acknowledged, "after"])

@@ -27,6 +27,11 @@ ON CONFLICT (lane_id) DO UPDATE SET
     delivered = excluded.delivered, last_success_at = excluded.last_success_at,
     last_failure_at = excluded.last_failure_at, last_error = excluded.last_error;
 
+-- name: cancel_sessions_of_lane
+-- One-shot sessions of which something was still to go to a lane that is dropped: that will never arrive.
+UPDATE sessions SET state = 'cancelled'
+WHERE standing = 0 AND session_id IN (SELECT session_id FROM deliveries WHERE lane_id = ? AND live = 1);
+
 -- name: drop_lane
 -- A lane; its rows and attempts go with it by their foreign keys.
 DELETE FROM lanes WHERE lane_id = ?;

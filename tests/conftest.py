@@ -1,0 +1,33 @@
+"""What tests of every folder may ask for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import pgserver
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[pgserver.Server]:
+    """One PostgreSQL for the whole run (of one process); `database(name)` of it for each test."""
+    try:
+        server = pgserver.Server()
+    except pgserver.NoServerHere as error:
+        pytest.skip(str(error))
+    pgserver.RUNNING.append(server)
+    yield server
+    pgserver.RUNNING.clear()
+    server.close()
+
+
+@pytest.fixture
+def postgres(postgres_server: pgserver.Server) -> Iterator[pgserver.Server]:
+    """That server, for a test which makes databases on it: they are dropped when it ends."""
+    yield postgres_server
+    postgres_server.drop()

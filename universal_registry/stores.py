@@ -1,0 +1,121 @@
+"""The two stores of a registry, on SQLite or on PostgreSQL: opened together, closed together. Adapters are picked here.
+
+Each engine's driver is imported when it is asked for, so that nobody pays for the other one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Protocol
+
+from universal_registry.kernel.settings import Places, PostgresSettings, Settings
+from universal_registry.kernel.world import World
+from universal_registry.observe.health import file_taken_away
+from universal_registry.propagation.ports import LaneQueries, LaneStore
+from universal_registry.registry.catalogue import Catalogue
+from universal_registry.registry.ports import LogReader, RecordReader
+from universal_registry.storage.writer import BatchStore
+
+SQLITE, POSTGRESQL = "sqlite", "postgresql"
+
+
+class Registry(RecordReader, LogReader, BatchStore, Protocol):
+    """The registry store."""
+
+    def meta(self, key: str) -> str | None:
+        """One fact about the store (`incarnation`, `key_fingerprint`, `fingerprint_key` ...)."""
+        ...
+
+    async def claim_meta(self, facts: Mapping[str, str]) -> None:
+        """Record, durably, those of the facts that nobody has recorded yet; `meta` then says what holds."""
+        ...
+
+
+class Lanes(LaneStore, LaneQueries, Protocol):
+    """The propagation store."""
+
+
+class Others(Protocol):
+    """Whoever else writes the same stores."""
+
+    async def look(self) -> None:
+        """See whether they did. To be called every second. Never raises for a database that is gone."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stores:
+    """Opened stores. `troubles`: each says in one line why a store cannot be used now, or nothing.
+
+    `watch` makes what notices the commits of other processes; None where there can be none.
+    """
+
+    engine: str
+    registry: Registry
+    lanes: Lanes
+    troubles: tuple[Callable[[], str], ...]
+    watch: Callable[[Callable[[], None]], Others] | None = None
+
+
+async def open_stores(
+    settings: Settings, catalogue: Catalogue, world: World, stack: AsyncExitStack, *, read_only: bool
+) -> Stores:
+    """Open both; `stack` closes them. Raises NewerStore, Conflict, Corrupt, ReadOnlyStore, StorageUnavailable/Full."""
+    if settings.database is not None:
+        return await _postgres(settings, settings.database, catalogue, world, stack, read_only=read_only)
+    return _sqlite(settings, catalogue, world, stack, read_only=read_only)
+
+
+def _sqlite(
+    settings: Settings, catalogue: Catalogue, world: World, stack: AsyncExitStack, *, read_only: bool
+) -> Stores:
+    from universal_registry.storage.database import Database
+    from universal_registry.storage.lanes_sqlite import SqliteLanes
+    from universal_registry.storage.registry_sqlite import SqliteRegistry
+
+    places = Places(settings.home)
+    registry = SqliteRegistry.open(places.registry_db, catalogue, world, read_only=read_only)
+    stack.callback(registry.database.close)
+    database = Database.open(places.propagation_db, "propagation", read_only=read_only)
+    stack.callback(database.close)
+    files = (registry.database, database)
+    return Stores(
+        engine=SQLITE,
+        registry=registry,
+        lanes=SqliteLanes(database, retry=settings.retry),
+        troubles=(
+            *(file_taken_away(file.path) for file in files),
+            *(lambda file=file: file.broken or "" for file in files),
+        ),
+    )
+
+
+async def _postgres(
+    settings: Settings,
+    where: PostgresSettings,
+    catalogue: Catalogue,
+    world: World,
+    stack: AsyncExitStack,
+    *,
+    read_only: bool,
+) -> Stores:
+    from universal_registry.storage.lanes_postgres import PgLanes
+    from universal_registry.storage.postgres import PgDatabase
+    from universal_registry.storage.postgres_watch import CommitWatch
+    from universal_registry.storage.registry_postgres import PostgresRegistry
+
+    registry = await PostgresRegistry.open(where, catalogue, world, read_only=read_only)
+    stack.push_async_callback(registry.database.close)
+    database = await PgDatabase.open(where, "propagation", world, read_only=read_only)
+    stack.push_async_callback(database.close)
+    return Stores(
+        engine=POSTGRESQL,
+        registry=registry,
+        lanes=PgLanes(database, world, retry=settings.retry),
+        troubles=(lambda: registry.database.broken or "", lambda: database.broken or ""),
+        watch=lambda wake: CommitWatch(registry, wake),
+    )
