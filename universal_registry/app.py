@@ -26,7 +26,7 @@ from universal_registry.kernel.world import SystemWorld, World
 from universal_registry.observe.health import Health
 from universal_registry.observe.metrics import Gauges
 from universal_registry.propagation.control import PropagationControl
-from universal_registry.propagation.inventory import EngineView
+from universal_registry.propagation.inventory import UNKNOWN_LAG, EngineView
 from universal_registry.propagation.lane import Position
 from universal_registry.propagation.ports import Transport
 from universal_registry.registry.catalogue import load_catalogue
@@ -184,16 +184,13 @@ def _unexpected(error: BaseException, _trace_id: str) -> None:
 class _NoEngine:
     """For those who only read: nothing is sent, so nothing is under way."""
 
-    def wake(self) -> None:
-        """Nobody to wake."""
-
     def positions(self) -> Mapping[str, Position]:
         """None but those in the store."""
         return {}
 
     def lag(self) -> int:
         """Not known without reading the log; a daemon or a driven command knows it."""
-        return 0
+        return UNKNOWN_LAG
 
 
 def _webhook(settings: Settings, world: World) -> Transport:

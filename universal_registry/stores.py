@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Protocol
 
+from universal_registry.kernel.errors import Conflict
 from universal_registry.kernel.settings import Places, PostgresSettings, Settings
 from universal_registry.kernel.world import World
 from universal_registry.observe.health import file_taken_away
@@ -78,6 +79,8 @@ def _sqlite(
     from universal_registry.storage.registry_sqlite import SqliteRegistry
 
     places = Places(settings.home)
+    if not read_only:
+        _refuse_half_a_registry(places)
     registry = SqliteRegistry.open(places.registry_db, catalogue, world, read_only=read_only)
     stack.callback(registry.database.close)
     database = Database.open(places.propagation_db, "propagation", read_only=read_only)
@@ -92,6 +95,27 @@ def _sqlite(
             *(lambda file=file: file.broken or "" for file in files),
         ),
     )
+
+
+def _refuse_half_a_registry(places: Places) -> None:
+    """A propagation store that was in use, beside an empty place for its registry: somebody has lost a file. A new
+    registry there would be taken for the old one, and what was still to be sent thrown away."""
+    from universal_registry.storage.database import Database
+
+    has_registry = places.registry_db.exists() and places.registry_db.stat().st_size > 0
+    has_propagation = places.propagation_db.exists() and places.propagation_db.stat().st_size > 0
+    if has_registry or not has_propagation:
+        return
+    database = Database.open(places.propagation_db, "propagation", read_only=True)
+    try:
+        ((lanes,),) = database.read("SELECT COUNT(*) FROM lanes")
+    finally:
+        database.close()
+    if lanes:
+        raise Conflict(
+            f"{places.registry_db} is missing or empty, but {places.propagation_db.name} belongs to a registry",
+            hint="restore it from a backup; to begin anew, remove both",
+        )
 
 
 async def _postgres(

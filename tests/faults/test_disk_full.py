@@ -117,8 +117,7 @@ def test_a_full_disk_stops_writes_and_nothing_else(daemon: Daemon, small: Path, 
         assert client.request("GET", "/v1/default/aliases", query={"limit": 1000}).json()["items"]
         assert client.request("GET", "/health/live").status == 200
         for path in ("/health/db", "/health/ready"):
-            with pytest.raises(RegistryError):  # 503
-                client.request("GET", path)
+            assert client.request("GET", path).status == 503
         heard = {inbox.name: len(inbox.heard) for inbox in inboxes}
         assert all(heard.values())
 
@@ -142,8 +141,7 @@ def test_health_says_that_it_is_full_and_that_it_is_no_longer(daemon: Daemon, sm
         filler = fill(small)
         while notes.put():
             pass
-        with pytest.raises(RegistryError):
-            client.request("GET", "/health/db")
+        assert client.request("GET", "/health/db").status == 503
         filler.unlink()
         assert client.request("GET", "/health/db").status == 200, "without waiting for a write"
         assert notes.put()

@@ -259,6 +259,9 @@ class Clockwork:
     def next_wake(self) -> float:
         return self.due
 
+    def on_news(self, callback: Callable[..., None]) -> None:
+        self.news = callback
+
     def on_wake(self, callback: Callable[[], None]) -> None:
         self.wake = callback
 

@@ -11,7 +11,7 @@ from universal_registry.cli.targets import short_target
 from universal_registry.client.http import quote
 
 _SHAPE = Shape(
-    "deliveries: all that was to be sent has arrived",
+    "deliveries that wait or were given up",
     (
         Column("RECORD", "key"),
         Column("REVISION", "revision"),

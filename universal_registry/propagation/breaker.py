@@ -21,9 +21,10 @@ def may_send(lane: Lane, now: datetime) -> str:
         case Breaker.CLOSED:
             return ""
         case Breaker.OPEN:
+            cause = f" ({lane.last_error})" if lane.last_error else ""
             if lane.open_until is None or lane.open_until <= now:
-                return "breaker open: a probe is due"
-            return f"breaker open until {_clock(lane.open_until)}"
+                return f"breaker open: a probe is due{cause}"
+            return f"breaker open until {_clock(lane.open_until)}{cause}"
         case Breaker.HALF_OPEN:
             return "breaker half-open: a probe is under way"
 

@@ -25,7 +25,7 @@ from universal_registry.propagation.ports import PropagationStore, Transport
 from universal_registry.propagation.progress import Progress
 from universal_registry.propagation.roster import Roster
 from universal_registry.propagation.sender import Sender
-from universal_registry.propagation.settle import settle
+from universal_registry.propagation.settle import news, settle
 from universal_registry.propagation.topology import Topology
 from universal_registry.propagation.window import Job, LaneRun
 from universal_registry.registry.service import RegistryService
@@ -73,6 +73,7 @@ class Engine:
         self._incarnation = ""
         self._next_due: datetime | None = None
         self._flushed_at = 0.0
+        self._news: Callable[..., None] = _nothing
         self._wake: Callable[[], None] = _nothing
         self._wake_planner: Callable[[], None] = _nothing
 
@@ -96,6 +97,10 @@ class Engine:
     def on_wake(self, callback: Callable[[], None]) -> None:
         """Call this when there may be something to take or to settle."""
         self._wake = callback
+
+    def on_news(self, callback: Callable[..., None]) -> None:
+        """Call this with an event's name and fields when something happened that somebody may have to look at."""
+        self._news = callback
 
     def on_plan(self, callback: Callable[[], None]) -> None:
         """Call this when there may be something to plan that no commit of the registry announces."""
@@ -186,7 +191,9 @@ class Engine:
 
     def _claim(self, run: LaneRun, rows: Sequence[Delivery], now: datetime) -> None:
         if claimed := run.claim(rows, self._limit(run)):
-            self._outbox.rows(replace(row, state=DeliveryState.SENDING, updated_at=now) for row in claimed)
+            self._outbox.rows(
+                replace(row, state=DeliveryState.SENDING, reason="under way", updated_at=now) for row in claimed
+            )
             self._outbox.lane(run.lane)
 
     # --- sending ---------------------------------------------------------------------------------------------------
@@ -286,6 +293,8 @@ class Engine:
             retry=self._settings.retry,
             probe=job.probe,
         )
+        for event, fields in news(run.lane, settled):
+            self._news(event, target=run.target.address, **fields)
         run.lane = settled.lane
         if settled.delivery is None and job.fresh is None:
             self._outbox.delivered(job.delivery)
@@ -377,5 +386,5 @@ class Engine:
         return not self._planner.has_room(run) or not self._planner.lags(run, max(self._head, self._followed))
 
 
-def _nothing() -> None:
+def _nothing(*_: object, **__: object) -> None:
     """Nobody listens yet."""

@@ -25,6 +25,7 @@ from universal_registry.registry.service import RegistryService
 from universal_registry.registry.words import near
 
 _PAGE = 1000
+UNKNOWN_LAG = -1
 
 
 class EngineView(Protocol):
@@ -36,7 +37,7 @@ class EngineView(Protocol):
         ...
 
     def lag(self) -> int:
-        """Deliveries that are planned or still to be planned, and have no row."""
+        """Deliveries that are planned or still to be planned, and have no row; UNKNOWN_LAG: no engine runs here."""
         ...
 
 

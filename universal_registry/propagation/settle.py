@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from universal_registry.kernel.settings import RetrySettings
 from universal_registry.propagation import breaker
 from universal_registry.propagation.backoff import next_wait
-from universal_registry.propagation.lane import Attempt, Counters, Delivery, DeliveryState, Lane
+from universal_registry.propagation.lane import Attempt, Breaker, Counters, Delivery, DeliveryState, Lane
 from universal_registry.propagation.outcome import Accepted, Failed, Outcome, Rejected
 
 LONGEST_PAUSE = timedelta(hours=24)
@@ -60,9 +60,24 @@ def settle(
             assert_never(outcome)
 
 
+def news(before: Lane, settled: Settled) -> list[tuple[str, dict[str, object]]]:
+    """What somebody may have to look at: event names with their fields, for the log."""
+    after, row = settled.lane, settled.delivery
+    found: list[tuple[str, dict[str, object]]] = []
+    if before.breaker is Breaker.CLOSED and after.breaker is Breaker.OPEN:
+        found.append(("breaker opened", {"reason": after.last_error, "failures": after.failures}))
+    if before.breaker is not Breaker.CLOSED and after.breaker is Breaker.CLOSED:
+        found.append(("breaker closed", {}))
+    if after.held and after.held != before.held:
+        found.append(("target held", {"reason": after.held}))
+    if row is not None and row.state is DeliveryState.DEAD:
+        found.append(("delivery given up", {"delivery": row.delivery_id, "reason": row.reason}))
+    return found
+
+
 def _accepted(lane: Lane, now: datetime, probe: bool) -> Settled:
     lane = breaker.succeeded(lane, probe=probe)
-    lane = replace(lane, delivered=lane.delivered + 1, last_success_at=now)
+    lane = replace(lane, delivered=lane.delivered + 1, last_success_at=now, last_error="")
     delivered = 1 if lane.transport == "webhook" else 0
     return Settled(lane=lane, delivery=None, attempt=None, counters=Counters(executed=1, delivered=delivered))
 

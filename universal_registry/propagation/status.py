@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from universal_registry.kernel.ids import SYSTEM_NAMESPACE
-from universal_registry.propagation.inventory import EngineView, Inventory
+from universal_registry.propagation.inventory import UNKNOWN_LAG, EngineView, Inventory
 from universal_registry.propagation.ports import LaneStore
 from universal_registry.propagation.views import target_view
 from universal_registry.registry.service import RegistryService
@@ -19,7 +19,9 @@ async def status_of(
     """`store`, `revision`, `cursor`, `records`, `kinds` (kind -> records), `targets`, `routes` (how many), `health`
     (the two gauges of the metrics file), `waiting`, `dead`, `counters`, `warnings`."""
     head, counts, depth = await service.log.head(), await service.records.counts(), await store.depth()
-    lag = engine.lag()
+    known = engine.lag()
+    lag = max(0, known)
+    unread = unread_warnings(inventory, head.revision) if known == UNKNOWN_LAG else []
     return {
         "store": store_name,
         "revision": head.revision,
@@ -32,8 +34,20 @@ async def status_of(
         "waiting": depth.waiting,
         "dead": depth.dead,
         "counters": msgspec.to_builtins(depth.counters),
-        "warnings": warnings_of(inventory),
+        "warnings": [*warnings_of(inventory), *unread],
     }
+
+
+def unread_warnings(inventory: Inventory, newest: int) -> list[str]:
+    """Without a daemon nobody has looked at the newest revisions: what of them is for a target is not counted yet."""
+    found = []
+    for address in sorted(inventory.targets):
+        lane = inventory.lane(address)
+        behind = newest - (inventory.position(lane).revision if lane else 0)
+        if behind > 0 and inventory.table.by_target.get(address):
+            name = address.removeprefix(f"{SYSTEM_NAMESPACE}/")
+            found.append(f"target {name}: the newest {behind} revisions have not been looked at: ureg up")
+    return found
 
 
 def warnings_of(inventory: Inventory) -> list[str]:

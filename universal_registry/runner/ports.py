@@ -56,6 +56,10 @@ class Engine(Protocol):
         """Seconds until something is due."""
         ...
 
+    def on_news(self, callback: Callable[..., None]) -> None:
+        """Call this with an event's name and fields when something happened that somebody may have to look at."""
+        ...
+
     def on_plan(self, callback: Callable[[], None]) -> None:
         """Call this when there may be something to plan that no commit announces."""
         ...

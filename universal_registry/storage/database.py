@@ -56,6 +56,8 @@ class Database:
         self.path = path
         self.read_only = read_only
         self._writer = None if read_only else _connect(path, read_only=False)
+        found = path.stat()
+        self._identity = (found.st_dev, found.st_ino)
         self._reader: apsw.Connection | None = None
         self._scanner: apsw.Connection | None = None
         self._lock: asyncio.Lock | None = None
@@ -187,6 +189,7 @@ class Database:
         if self._lock is None:
             self._lock = asyncio.Lock()
         async with self._lock:
+            self._check_in_place()
             if self._broken:
                 raise StorageUnavailable(self._broken, hint="restart the daemon; it checks the store as it starts")
             with translated(self.path):
@@ -199,6 +202,17 @@ class Database:
                 self._full = error.message if isinstance(error, StorageFull) else self._full
                 self._rollback()
                 raise
+
+    def _check_in_place(self) -> None:
+        """SQLite goes on writing to a file that was removed or replaced; what it stores there is lost."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            found = None
+        if found is None or (found.st_dev, found.st_ino) != self._identity:
+            raise StorageUnavailable(
+                f"{self.path} was taken away while in use; nothing is written", hint="put it back, or restart"
+            )
 
     def _commit(self) -> None:
         try:

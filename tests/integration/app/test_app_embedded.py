@@ -16,7 +16,7 @@ import pytest
 
 from universal_registry.api.inprocess import InProcess
 from universal_registry.app import embedded, init
-from universal_registry.kernel.errors import KeyMismatch, NotFound, ReadOnlyStore, RegistryError, StoreLocked
+from universal_registry.kernel.errors import Conflict, KeyMismatch, NotFound, ReadOnlyStore, RegistryError, StoreLocked
 from universal_registry.kernel.settings import Places, RetrySettings, Settings
 from universal_registry.storage.lock import StoreLock, read_holder
 
@@ -308,3 +308,38 @@ def test_a_dead_target_does_not_keep_the_command_for_long(settings: Settings, op
         port = taken.getsockname()[1]
     propagate(caller, f"http://127.0.0.1:{port}/")
     assert state(caller) == ["waiting"]
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_registry_that_lost_its_records_is_not_begun_anew(
+    settings: Settings, places: Places, opened: Callable[..., InProcess], target: Callable[..., Target], empty: bool
+) -> None:
+    init(settings)
+    caller = opened()
+    put(caller, "gs")
+    propagate(caller, target(200).url)
+    caller.close()
+    kept = places.registry_db.read_bytes()
+    places.registry_db.unlink()
+    if empty:
+        places.registry_db.touch()
+    with pytest.raises(Conflict, match="is missing or empty"):
+        init(settings)
+    places.registry_db.write_bytes(kept)
+    assert opened().request("GET", "/v1/default/aliases/gs").status == 200
+
+
+def test_without_a_daemon_status_says_what_nobody_has_looked_at(
+    settings: Settings, opened: Callable[..., InProcess], target: Callable[..., Target]
+) -> None:
+    init(settings)
+    receiver, caller = target(200), opened()
+    put(caller, "gs")
+    propagate(caller, receiver.url)
+    caller.close()
+    unseen = opened(drive=False)
+    put(unseen, "gs2")
+    unseen.request("PATCH", "/v1/default/aliases/gs", json={"spec": {"command": "other"}})
+    unseen.close()
+    warnings = opened().request("GET", "/v1/-/status").json()["warnings"]
+    assert any("have not been looked at: ureg up" in warning for warning in warnings)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from universal_registry.kernel.errors import Unreachable
+from universal_registry.kernel.errors import StorageUnavailable
 from universal_registry.kernel.settings import Places
 from universal_registry.observe.metrics import METRICS
 from universal_registry.storage.lock import read_holder
@@ -53,8 +53,11 @@ def test_a_database_that_is_taken_away_shows_and_comes_back_by_itself(
     daemon = start(REGISTRY_METRICS_INTERVAL="0.05").ready()
     client, file = daemon.client(), daemon.places.home / name
     file.rename(file.with_suffix(".away"))
-    with pytest.raises(Unreachable, match=f"{name} cannot be found any more|status 503"):
-        client.request("GET", "/health/db")
+    failing = client.request("GET", "/health/db")
+    assert (failing.status, f"{name} cannot be found any more" in failing.json()["reason"]) == (503, True)
+    if name == ".universal_registry.db":
+        with pytest.raises(StorageUnavailable, match="was taken away while in use; nothing is written"):
+            client.request("PUT", "/v1/default/aliases/lost", json={"spec": {"command": "x"}})
     assert wait_for(lambda: daemon.metrics()["health.db"] == "0")
     file.with_suffix(".away").rename(file)
     assert client.request("GET", "/health/db").status == 200

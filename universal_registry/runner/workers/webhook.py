@@ -18,9 +18,15 @@ class WebhookWorker:
     def __init__(self, engine: Engine, world: World, planning: Alarm) -> None:
         self.alarm = Alarm()
         self.running: set[asyncio.Task[None]] = set()
-        self._engine, self._world, self._planning = engine, world, planning
-        self._trouble, self._log = "", Log("webhook")
+        self._engine, self._world, self._planning, self._trouble, self._log = (
+            engine,
+            world,
+            planning,
+            "",
+            Log("webhook"),
+        )
         engine.on_wake(self.alarm.ring)
+        engine.on_news(self._log.warning)
 
     async def run(self, pulse: Pulse) -> None:
         """Until the end is asked for; deliveries under way then go on, for `drain`."""
