@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from universal_registry.kernel.errors import SettingError
 from universal_registry.kernel.settings import PostgresSettings, RetrySettings, Settings
@@ -35,26 +35,24 @@ _ENCRYPTION_KEYS = {
 }
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
-_LISTEN = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:\[\]]+)):([0-9]{1,5})", re.ASCII)
+_LISTEN = r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:\[\]]+)):([0-9]{1,5})"  # compiled when it is needed: `get` starts without it
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(NamedTuple):
     """A value as a layer gives it. `origin` is `config.py:12`, `REGISTRY_LISTEN` or `--listen`."""
 
     value: object
     origin: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loaded:
+class Loaded(NamedTuple):
     """The settings, where each comes from (`home`, `listen`, `retry.max_retries` ... -> origin) and what was odd."""
 
     settings: Settings
     origins: Mapping[str, str]
-    warnings: tuple[str, ...] = ()
-    encryption: Mapping[str, object] = field(default_factory=dict)
     runtime_dir: Path
+    warnings: tuple[str, ...] = ()
+    encryption: Mapping[str, object] = {}
 
 
 def load_settings(flags: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
@@ -185,7 +183,7 @@ def _database(environ: Mapping[str, str]) -> PostgresSettings | None:
     if "HOST" not in given:
         shown = ", ".join(f"{PREFIX}DB_{name}" for name in given)
         raise SettingError(
-            f"{shown} ask for PostgreSQL, but {PREFIX}DB_HOST is missing",
+            f"{shown} {'asks' if len(given) == 1 else 'ask'} for PostgreSQL, but {PREFIX}DB_HOST is missing",
             hint=f"set {PREFIX}DB_HOST, or unset {shown} to use SQLite in the home folder",
             setting="database",
         )
@@ -352,7 +350,7 @@ def parse_listen(value: object, origin: str = "--listen") -> tuple[str, int]:
     given = Given(value, origin)
     if value == "":
         return "", 0
-    match = _LISTEN.fullmatch(value) if isinstance(value, str) else None
+    match = re.fullmatch(_LISTEN, value, re.ASCII) if isinstance(value, str) else None
     if match is None or int(match[3]) > 65535:
         raise _bad("listen", given, "HOST:PORT with a port from 0 to 65535, as 127.0.0.1:8080")
     host = match[1] or match[2]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 
 def _setting(default: object, doc: str, *, low: float | None = None, high: float | None = None) -> Any:
@@ -83,8 +83,7 @@ class Settings:
     database: PostgresSettings | None = None  # None: SQLite, in the home
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
+class Places(NamedTuple):
     """Where things are below a home."""
 
     home: Path
