@@ -114,13 +114,14 @@ class Engine:
 
     async def stop(self) -> None:
         """Store what is finished, and give back the rows that were claimed and not sent, and the lanes."""
-        for run in self._runs.values():
+        self._flushed_at = float("-inf")
+        await self.settle()  # may claim too: what is under way below the furthest finished line gets its row here
+        for run in self._lanes:
             if run.claimed:
                 self._outbox.rows(run.claimed.values())
                 self._outbox.lane(run.lane)
         self._roster.release()
-        self._flushed_at = float("-inf")
-        await self.settle()
+        await self._commit()
 
     # --- planning --------------------------------------------------------------------------------------------------
 
