@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -29,7 +30,8 @@ def _tell(error: Exception) -> int:
     if isinstance(error, RegistryError):
         return say(error)
     if isinstance(error, OSError) and error.strerror:
-        _write(f"ureg: {error.strerror}{f': {error.filename}' if error.filename else ''}")
+        file = error.filename or _output_that_fails(error)
+        _write(f"ureg: {error.strerror}{f': {file}' if file else ''}")
         return 1
     from universal_registry.environment import debugging
 
@@ -37,6 +39,14 @@ def _tell(error: Exception) -> int:
         raise error
     _write(f"ureg: a fault of ours: {type(error).__name__}: {error} (REGISTRY_DEBUG=1 shows where; please report it)")
     return 1
+
+
+def _output_that_fails(error: OSError) -> str:
+    """Standard output, if it is that which could not be written: every other file that we write has a name."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+        return ""
+    _reader_has_gone()
+    return "standard output"
 
 
 def say(error: Exception) -> int:

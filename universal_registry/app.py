@@ -52,9 +52,12 @@ _DRIVEN = ("/v1/-/propagate", "/v1/-/routes", "/v1/-/targets")
 
 
 class Initialised(msgspec.Struct, frozen=True, kw_only=True):
-    """What `init` found and made. `created`: the files that were not there before."""
+    """What `init` found and made. `created`: the files that were not there before. `new`: there was no registry.
+    `served`: a daemon runs, and nothing was made."""
 
     home: Path
+    new: bool
+    served: bool
     created: tuple[Path, ...]
     incarnation: str
     revision: int
@@ -203,7 +206,8 @@ def _webhook(settings: Settings, world: World) -> Transport:
 
 
 def init(settings: Settings, world: World | None = None) -> Initialised:
-    """Make the home: folders, key, databases, admin token. Changes nothing that is there already, however often.
+    """Make the home: folders, key, databases, admin token. Changes nothing that is there already, however often, and
+    makes nothing while a daemon runs.
 
     Raises KeyMismatch, NewerStore, ReadOnlyStore, StorageFull, StoreLocked (by another command, for too long).
     """
@@ -215,16 +219,26 @@ async def _init(settings: Settings, world: World) -> Initialised:
     here = settings.database is None
     files = (places.key, places.admin_token, *((places.registry_db, places.propagation_db) if here else ()))
     before = {file for file in files if file.exists()}
-    prepare_home(places, world, files=here)
+    new = not is_initialised(places, files=here)
     holder = read_holder(places.lock)
-    served = holder is not None and holder.role == DAEMON and is_initialised(places, files=here)
+    served = holder is not None and holder.role == DAEMON and not new
+    if not served:
+        # Not below a running daemon, which would not know of a new token.
+        prepare_home(places, world, files=here)
     app = await open_app(settings, world=world, read_only=served, create=True, role="init")
     try:
         head = await app.registry.head()
     finally:
         await app.close()
     created = tuple(file for file in files if file.exists() and file not in before)
-    return Initialised(home=places.home, created=created, incarnation=head.incarnation, revision=head.revision)
+    return Initialised(
+        home=places.home,
+        new=new,
+        served=served,
+        created=created,
+        incarnation=head.incarnation,
+        revision=head.revision,
+    )
 
 
 # --- the daemon -----------------------------------------------------------------------------------------------------

@@ -348,7 +348,7 @@ def test_a_secret_in_the_path_is_not_shown() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["http://example.com", "http://10.0.0.1", "http://[fc00::1]", "http://127.1", "http://2130706433", "http://0.0.0.0",
+    ["http://example.com", "http://10.0.0.1", "http://[fc00::1]", "http://127.1", "http://2130706433",
      "http://localhost.example.com", "http://notlocalhost"],
 )  # fmt: skip
 def test_cleartext_beyond_loopback_needs_the_flag(text: str) -> None:
@@ -372,3 +372,28 @@ def test_cleartext_to_localhost_is_held_to_loopback_when_connecting() -> None:
 def test_an_address_in_the_url_can_be_judged_early() -> None:
     assert check_url("https://[::ffff:127.0.0.1]/").address == ipaddress.ip_address("::ffff:127.0.0.1")
     assert check_url("https://example.com/").address is None
+
+
+@pytest.mark.parametrize("host", ["127.1", "0x7f.1", "2130706433", "0177.0.0.1", "127.0.1", "0x7f000001"])
+def test_short_forms_of_loopback_are_not_said_to_be_beyond_this_machine(host: str) -> None:
+    with pytest.raises(AddressRefused) as caught:
+        check_url(f"http://{host}:9000/")
+    assert caught.value.message == f"{host} is a short form of 127.0.0.1"
+    assert "beyond this machine" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("host", "meaning"),
+    [("169.254.169.254", "cloud metadata"), ("2852039166", "cloud metadata"), ("0.0.0.0", "unspecified"),
+     ("0", "unspecified"), ("[fd00:ec2::254]", "cloud metadata"), ("224.0.0.1", "multicast")],
+)  # fmt: skip
+def test_an_address_that_is_never_connected_to_is_told_before_the_cleartext(host: str, meaning: str) -> None:
+    with pytest.raises(AddressRefused, match=meaning) as caught:
+        check_url(f"http://{host}/")
+    assert "insecure" not in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["10.1", "1.2.3.4.5", "08.1", "256.1", "0x1.example", "4294967296", "9" * 11])
+def test_what_is_no_short_form_of_loopback_is_plain_cleartext(host: str) -> None:
+    with pytest.raises(AddressRefused, match="cleartext beyond this machine"):
+        check_url(f"http://{host}/")

@@ -19,7 +19,10 @@ from universal_registry.cli.commands import ENTRIES
 from universal_registry.cli.main import main
 from universal_registry.cli.plain_get import parse
 from universal_registry.cli.root import root
-from universal_registry.kernel.errors import UsageError
+from universal_registry.cli.session import Session
+from universal_registry.client.http import Reply
+from universal_registry.kernel.errors import Unauthenticated, UsageError
+from universal_registry.kernel.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -145,3 +148,17 @@ def test_the_plain_form_of_get_is_read_as_click_reads_it(words: list[str]) -> No
     params = command.make_context("get", list(words)).params
     assert (params["kind"], params["name"], params["namespace"], params["output"]) == question[:4]
     assert not any(params[each] for each in ("globs", "classes", "labels", "fields", "selectors"))
+
+
+def test_who_may_not_come_in_is_told_what_to_do_at_a_command_line() -> None:
+    class Closed:
+        def request(self, *_: object, **__: object) -> Reply:
+            raise Unauthenticated("a token is needed", hint="send a header")
+
+        def close(self) -> None:
+            """Nothing is open."""
+
+    asked = Session(Settings(home=Path("/x")), Closed(), "127.0.0.1:1")
+    for ask in (lambda: asked.read("/v1/-/kinds"), lambda: list(asked.lines("/v1/-/export", {}))):
+        with pytest.raises(Unauthenticated, match="as the user whose daemon this is, or as root"):
+            ask()

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from universal_registry.cli.deliveries import _SHAPE as DELIVERIES
 from universal_registry.cli.grid import cell, cut, escaped, table, width
 
 
@@ -83,3 +84,37 @@ def test_no_line_is_wider_than_the_terminal(rows: list[list[str]], limit: int) -
 @given(st.text(), st.integers(1, 20))
 def test_cut_never_exceeds(text: str, columns: int) -> None:
     assert width(cut(text, columns)) <= columns
+
+
+DELIVERY = ["alias/default/gs", "12", "mine", "waiting", "3", "2026-01-01T00:00:00.000Z", "w" * 60, "dlv_" + "0a" * 16]
+
+
+def test_ids_and_names_are_whole_at_80_columns() -> None:
+    titles = [column.title for column in DELIVERIES.columns]
+    whole = {number for number, column in enumerate(DELIVERIES.columns) if column.whole}
+    head, line = table(titles, [DELIVERY], 80, whole)
+    assert width(line) <= 80
+    assert {DELIVERY[0], DELIVERY[2], DELIVERY[7]} <= set(line.split())
+    assert head.split()[0] == "RECORD"
+    assert head.split()[-1] == "DELIVERY"
+
+
+def test_a_name_longer_than_its_column_makes_only_its_own_line_longer() -> None:
+    rows = [["n" * 90, "x"], ["short", "y"]]
+    _, long, short = table(["NAME", "X"], rows, 40, {0})
+    assert long == "n" * 90 + "  x"
+    assert (short.split(), width(short) <= 40) == (["short", "y"], True)
+
+
+@given(
+    st.integers(1, 5).flatmap(
+        lambda columns: st.lists(st.lists(st.text(max_size=60), min_size=columns, max_size=columns), min_size=1)
+    ),
+    st.integers(1, 80),
+    st.sets(st.integers(0, 4)),
+)
+def test_what_is_to_be_whole_is_in_every_line(rows: list[list[str]], limit: int, chosen: set[int]) -> None:
+    cells = [[cell(text) for text in row] for row in rows]
+    whole = {each for each in chosen if each < len(cells[0])}
+    for row, line in zip(cells, table(["T"] * len(cells[0]), cells, limit, whole)[1:], strict=True):
+        assert all(row[each].rstrip() in line for each in whole)

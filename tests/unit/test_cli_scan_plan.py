@@ -99,7 +99,16 @@ def test_vanished_are_those_of_the_readers_that_looked() -> None:
     }
 
     def gone(folders: list[str]) -> list[str]:
-        return [each["name"] for each in vanished(known, {("alias", "here")}, ["aliases", "git"], folders)]
+        return [each["name"] for each in vanished(known, {("alias", "here")}, ["aliases", "git"], folders, "/home/me")]
 
     assert gone([]) == ["gone"]
     assert gone(["/src"]) == ["gone", "/src/a"]
+
+
+def test_what_was_found_in_another_home_has_not_vanished() -> None:
+    known = {}
+    for home in (None, "/home/me", "/home/other"):
+        each = record(f"of {home}")
+        each["labels"] |= {"scan.home": home} if home else {}
+        known["alias", each["name"]] = each
+    assert [each["name"] for each in vanished(known, (), ["aliases"], (), "/home/me")] == ["of None", "of /home/me"]

@@ -238,7 +238,7 @@ def test_the_password_of_postgresql_is_taken_as_it_is_and_never_shown(home: Path
 @pytest.mark.parametrize("given", ["NAME", "USER", "PASSWORD", "PORT"])
 def test_half_of_a_postgresql_address_says_what_is_missing(home: Path, given: str) -> None:
     message = refused(home, **{f"REGISTRY_DB_{given}": "hunter2"})
-    assert f"REGISTRY_DB_{given} ask for PostgreSQL, but REGISTRY_DB_HOST is missing" in message
+    assert f"REGISTRY_DB_{given} asks for PostgreSQL, but REGISTRY_DB_HOST is missing" in message
     assert "hunter2" not in message
 
 

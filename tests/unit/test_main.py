@@ -44,6 +44,7 @@ def run(command: str, *, shell: str = "", env: dict[str, str] | None = None) -> 
             1,
             "ureg: No such file or directory: x.yaml",
         ),
+        ("raise OSError(28, 'No space left on device')", 1, "ureg: No space left on device: standard output"),
         ("os.kill(os.getpid(), signal.SIGINT)", 130, None),
     ],
 )
@@ -66,6 +67,12 @@ def test_a_fault_of_ours_is_one_line_and_a_traceback_only_when_wanted() -> None:
 def test_a_reader_that_goes_away_ends_it_quietly() -> None:
     found = run("print('x' * 10_000_000)", shell='| head -c 1; exit "${PIPESTATUS[0]}"')
     assert (found.stdout, found.stderr, found.returncode) == ("x", "", 128 + signal.SIGPIPE)
+
+
+@pytest.mark.parametrize("env", [{}, {"PYTHONUNBUFFERED": "1"}])
+def test_a_full_standard_output_is_named(env: dict[str, str]) -> None:
+    found = run("print('x')", shell="> /dev/full", env=env)
+    assert (found.returncode, found.stderr) == (1, "ureg: No space left on device: standard output\n")
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])

@@ -139,7 +139,7 @@ def test_retry_after_is_clamped_never_negative_and_never_shortens_a_pause() -> N
 
 def test_gone_holds_the_lane_and_keeps_the_delivery() -> None:
     settled = after(failed(410), replace(LANE, failures=4))
-    assert settled.lane.held == "gone (410): answered 503"
+    assert settled.lane.held == "gone (410): answered 503; once it is back: ureg target add mine URL"
     assert (settled.lane.breaker, settled.lane.failures) == (Breaker.CLOSED, 4)
     kept = row(settled)
     assert (kept.state, kept.reason, kept.attempts, kept.next_at) == (DeliveryState.PENDING, settled.lane.held, 1, None)

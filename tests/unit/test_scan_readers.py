@@ -15,6 +15,7 @@ from universal_registry.kernel.errors import UsageError
 from universal_registry.registry.catalogue import load_catalogue
 from universal_registry.registry.validate import validate_spec
 from universal_registry.scan import GROUPS, READERS, Found, Machine, Skipped, read_all, select
+from universal_registry.scan.base import PERSONAL
 
 MODULES = sorted(Path(universal_registry.scan.__file__).parent.glob("*.py"))
 
@@ -87,7 +88,7 @@ def test_every_record_bears_its_reader_and_a_kind_that_the_reader_announced(mach
     kinds = {reader.name: reader.kinds for reader in READERS}
     for name, item in read_all(machine):
         if isinstance(item, Found):
-            assert item.labels == {"scan": name}
+            assert item.labels == {"scan": name} | ({"scan.home": "/home/ada"} if name in PERSONAL else {})
             assert item.kind in kinds[name]
 
 

@@ -296,6 +296,23 @@ def test_a_secret_in_an_alias_is_neither_stored_nor_shown(tmp_path: Path) -> Non
     assert token not in repr(skipped)
 
 
+def test_an_alias_or_function_with_a_password_is_skipped_with_the_reason(tmp_path: Path) -> None:
+    lines = (
+        "alias my='mysql -u root -pSECRET'",
+        "alias t2='TOKEN=SECRET run'",
+        "fetch() { curl -u me:SECRET https://x; }",
+        'post() { curl -H "Authorization: Basic SECRET" https://x; }',
+        "fine() { curl -u me:$TOKEN https://x; }",
+    )
+    put(tmp_path, "/home/ada/.bashrc", "\n".join(lines) + "\n")
+    found, skipped = scan(tmp_path, "aliases", "functions")
+    assert [f.name for f in found] == ["fine"]
+    assert {s.reason for s in skipped} == {
+        f"{word} seems to hold a secret" for word in ("alias 'my'", "alias 't2'", "function 'fetch'", "function 'post'")
+    }
+    assert "SECRET" not in repr(skipped)
+
+
 def test_nothing_in_a_start_file_runs(tmp_path: Path) -> None:
     trap = tmp_path / "ran"
     put(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,7 +18,13 @@ from hypothesis import strategies as st
 
 from universal_registry.scan import Found, Machine, Skipped, read_all
 from universal_registry.scan.environment import VOLATILE
-from universal_registry.scan.secrets import holds_secret, secret_name, secret_value, without_credentials
+from universal_registry.scan.secrets import (
+    command_holds_secret,
+    holds_secret,
+    secret_name,
+    secret_value,
+    without_credentials,
+)
 
 
 def put(root: Path, path: str, text: str) -> None:
@@ -176,6 +183,72 @@ def test_names_of_no_secrets(name: str) -> None:
 )
 def test_values_that_are_secrets(value: str) -> None:
     assert secret_value(value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mysql -u root -pSECRET",
+        "mysqldump --opt -p'SECRET' shop",
+        "TOKEN=SECRET run",
+        "cd x && export githubToken=SECRET",
+        "env DB_PASSWORD='SECRET' psql",
+        "curl -u me:SECRET https://x",
+        "curl -su 'me:SECRET' https://x",
+        "curl -ume:SECRET https://x",
+        "http -a me:SECRET x",
+        "wget --user me --password=SECRET x",
+        "tool --password SECRET",
+        "tool --api-key SECRET",
+        "tool --auth-token='SECRET'",
+        "curl -H 'Authorization: Basic SECRET' x",
+        'curl --header "X-Api-Key: SECRET" x',
+        "sshpass -p SECRET ssh h",
+        "docker login -u me -p SECRET",
+        "redis-cli -a SECRET ping",
+        'f "${API_TOKEN:-SECRET}"',
+        "openssl rsa -passin pass:SECRET",
+    ],
+)
+def test_commands_that_hold_a_secret(text: str) -> None:
+    assert command_holds_secret(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "git status -sb",
+        "mysql -u root -p",
+        "mysql -P3306 --protocol=tcp -u root",
+        "TOKEN=$TOKEN run",
+        'TOKEN="$(pass show x)" run',
+        "export TOKEN=`cat x`",
+        "TOKEN= run; unset TOKEN",
+        "curl -u me:$TOKEN https://x",
+        'curl -u "$USER:$TOKEN" https://x',
+        'curl -H "Authorization: Bearer $TOKEN" https://x',
+        "curl -H 'Accept: application/json' https://x",
+        "docker run -u 1000:1000 -p 8080:80 x",
+        "rsync -au host:/x /y",
+        "docker login --password-stdin",
+        'tool --password "$PASSWORD"',
+        "tool --token-file ~/t",
+        "sort --key=2 x",
+        "[[ $key == x ]]",
+        "SSH_KEY_PATH=~/.ssh/id ssh",
+        "mkdir -p a/b",
+        "PWD=/x make",
+    ],
+)
+def test_commands_that_hold_none(text: str) -> None:
+    assert not command_holds_secret(text)
+
+
+@pytest.mark.parametrize("piece", ["curl -", "mysql ", "a-", "-a_", "KEY", "'-u ", ": "])
+def test_long_source_is_judged_in_a_moment(piece: str) -> None:
+    began = time.process_time()
+    command_holds_secret(piece * (65_536 // len(piece)))
+    assert time.process_time() - began < 3
 
 
 @pytest.mark.parametrize(

@@ -63,3 +63,11 @@ def test_all_else_is_unauthenticated_and_not_shown(header: str | None) -> None:
     assert "Authorization: Bearer ur_" in str(caught.value)
     assert "hunter2" not in str(caught.value)
     assert len(str(caught.value)) < 250
+
+
+@pytest.mark.parametrize("header", [None, "", "Basic x", "Bearer nonsense"])
+def test_the_hint_names_what_there_is(header: str | None) -> None:
+    with pytest.raises(Unauthenticated) as caught:
+        parse_bearer(header)
+    assert "config/admin.token" in str(caught.value)
+    assert "ureg " not in str(caught.value), "no command that does not exist"

@@ -7,7 +7,7 @@ from enum import StrEnum
 from universal_registry.api.http import PeerKind, Request
 from universal_registry.kernel.errors import Forbidden, MisdirectedRequest, Unauthenticated
 from universal_registry.registry.service import Actor
-from universal_registry.security.tokens import parse_bearer, token_matches
+from universal_registry.security.tokens import HINT, parse_bearer, token_matches
 
 
 class Scope(StrEnum):
@@ -39,7 +39,7 @@ class Auth:
             return Actor(name=f"uid:{peer.uid}", admin=True)
         token = parse_bearer(request.header("authorization"))
         if self._admin_token_hash is None or not token_matches(token, self._admin_token_hash):
-            raise Unauthenticated("the token is not valid here", hint="the administrator's is in config/admin.token")
+            raise Unauthenticated("the token is not valid here", hint=HINT)
         return Actor(name="token:admin", admin=True)
 
 

@@ -116,8 +116,10 @@ async def body_as(model: type[Model], call: Call, *, limits: Limits = DEFAULT_LI
 
 
 def needed(call: Call, name: str) -> str:
-    """A query parameter that must be there. Raises UsageError."""
+    """A query parameter that must be there. Raises UsageError, Invalid when it is empty."""
     value = call.request.value(name)
     if not value:
+        if call.request.values(name):
+            raise Invalid(f"the {name} is empty")
         raise UsageError(f"query parameter {name!r} is missing")
     return value

@@ -10,13 +10,14 @@ from universal_registry.api.auth import Auth, Scope, authorise, check_host
 from universal_registry.api.context import Call, Context, Wakeup
 from universal_registry.api.http import Request, Response, problem_response, unpacked
 from universal_registry.api.openapi import openapi_bytes
-from universal_registry.api.routes import Match, match
-from universal_registry.kernel.errors import Malformed, MethodNotAllowed, RegistryError, TooLarge
+from universal_registry.api.routes import Match, Route, match
+from universal_registry.kernel.errors import Malformed, MethodNotAllowed, RegistryError, TooLarge, UsageError
 from universal_registry.kernel.jsonvalue import canonical
 from universal_registry.kernel.world import World
 from universal_registry.observe.health import Health
 from universal_registry.registry.once import Replayed, check_key
 from universal_registry.registry.service import Actor, RegistryService
+from universal_registry.registry.words import near, shown
 
 if TYPE_CHECKING:
     from universal_registry.propagation.control import PropagationControl
@@ -74,10 +75,10 @@ class Api:
         authorise(actor, found.route.scope)
         return Admitted(found, actor)
 
-    async def dispatch(self, request: Request) -> Response:
-        """The answer, whatever the request. Never raises but for cancellation."""
+    async def dispatch(self, request: Request, admitted: Admitted | None = None) -> Response:
+        """The answer, whatever the request. Never raises but for cancellation. `admitted`: what `admit` said of it."""
         try:
-            response = await self._answer(request)
+            response = await self._answer(request, admitted or self.admit(request))
         except Replayed as before:
             response = unpacked(before.answer)
         except RegistryError as error:
@@ -86,9 +87,10 @@ class Api:
             return self.bug(error)
         return Response(status=response.status, headers=(*response.headers, *_ALWAYS), body=response.body)
 
-    async def _answer(self, request: Request) -> Response:
-        admitted = self.admit(request)
+    async def _answer(self, request: Request, admitted: Admitted) -> Response:
         route = admitted.match.route
+        if route.scope is not Scope.OPEN:
+            _check_query(request, route)
         if len(request.body) > route.body_limit:
             raise too_large(route.body_limit)
         if request.header("content-encoding") not in ("", "identity"):
@@ -120,6 +122,16 @@ class Api:
         self._unexpected(error, trace_id)
         hidden = RegistryError("something went wrong inside the registry", hint=f"its log knows more of {trace_id}")
         return problem_response(hidden, trace_id, _ALWAYS)
+
+
+def _check_query(request: Request, route: Route) -> None:
+    """Raises UsageError for a query parameter that the route does not know: a mistyped filter must not match all."""
+    known = tuple(param.name for param in route.query)
+    for name, _ in request.query:
+        if name not in known:
+            guesses = near(name, known)
+            hint = f"did you mean {guesses[0]!r}?" if guesses else f"it takes: {', '.join(known) or 'none'}"
+            raise UsageError(f"unknown query parameter {shown(name)}", hint=hint, did_you_mean=guesses)
 
 
 def _once(request: Request) -> tuple[str, str] | None:

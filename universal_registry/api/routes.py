@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -194,8 +195,8 @@ def match(method: str, path: str) -> Match:
     segments = [_decode(segment) for segment in path.split("/")[1:]]
     allowed: set[str] = set()
     # Literal patterns come before those with names, so that `/v1/-/kinds` is no record.
-    for route in _BY_LENGTH.get(len(segments), ()):
-        params = _fits(route.segments, segments)
+    for route, pattern in _BY_LENGTH.get(len(segments), ()):
+        params = _fits(pattern, segments)
         if params is None:
             continue
         if route.method == wanted:
@@ -207,21 +208,23 @@ def match(method: str, path: str) -> Match:
     raise _no_such_path(path)
 
 
-def _fits(pattern: list[str], segments: list[str]) -> dict[str, str] | None:
+def _fits(pattern: Sequence[tuple[str, bool]], segments: Sequence[str]) -> dict[str, str] | None:
     params: dict[str, str] = {}
-    for wanted, found in zip(pattern, segments, strict=True):
-        if not wanted.startswith("{"):
+    for (wanted, is_name), found in zip(pattern, segments, strict=True):
+        if not is_name:
             if wanted != found:
                 return None
-        elif not found or (found == "-" and wanted == "{namespace}" and not params):
+        elif not found or (found == "-" and wanted == "namespace" and not params):
             return None  # `-` stands for the control plane, not for a namespace
         else:
-            params[wanted[1:-1]] = found
+            params[wanted] = found
     return params
 
 
 def _decode(segment: str) -> str:
     """A segment percent-decoded, once. A slash that was encoded stays in it; a NUL or other than UTF-8 is refused."""
+    if segment.isascii() and segment.isprintable() and "%" not in segment:
+        return segment
     if _BAD_ESCAPE.search(segment):
         raise Malformed(f"path segment {segment[:60]!r}: % is not followed by two hex digits", hint="write %25 for %")
     try:
@@ -241,10 +244,15 @@ def _no_such_path(path: str) -> NotFound:
     return NotFound(f"there is nothing at {shown(path)}", hint=hint, did_you_mean=guesses)
 
 
-def _by_length() -> dict[int, list[Route]]:
-    found: dict[int, list[Route]] = {}
+_Pattern = tuple[tuple[str, bool], ...]
+"""Of each segment: the literal or the name, and whether it is a name."""
+
+
+def _by_length() -> dict[int, list[tuple[Route, _Pattern]]]:
+    found: dict[int, list[tuple[Route, _Pattern]]] = {}
     for route in sorted(ROUTES, key=lambda route: [segment.startswith("{") for segment in route.segments]):
-        found.setdefault(len(route.segments), []).append(route)
+        pattern = tuple((segment.strip("{}"), segment.startswith("{")) for segment in route.segments)
+        found.setdefault(len(pattern), []).append((route, pattern))
     return found
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from universal_registry.api.dispatch import Api, too_large
@@ -43,6 +44,8 @@ class Addresses(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _LIMITS = ServerLimits()
+# Without it, aiohttp tells everyone its version and that of Python.
+_SERVER = ("server", "universal-registry")
 
 
 class ApiServer:
@@ -123,22 +126,25 @@ class _Handler:
         whole = True
         try:
             head = request_from(http.method, http.raw_path, _headers(http), b"", self._peer(http))
-            limit = self._api.admit(head).match.route.body_limit
+            admitted = self._api.admit(head)
             if head.header("expect").lower() == "100-continue":
                 await http.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 http.writer.output_size = 0  # of the answer, nothing has been sent yet
-            body = await self._body(http, limit)
+            body = await self._body(http, admitted.match.route.body_limit)
         except RegistryError as error:
             # The body was not read, so nothing more can be read from this connection.
             whole = not http.body_exists
             response = self._api.problem(error)
         else:
-            response = await self._api.dispatch(msgspec.structs.replace(head, body=body))
+            request = msgspec.structs.replace(head, body=body) if body else head
+            response = await self._api.dispatch(request, admitted)
         return await _sent(http, response, keep=whole)
 
     async def _body(self, http: web.BaseRequest, limit: int) -> bytes:
         if (http.content_length or 0) > limit:
             raise too_large(limit)
+        if not http.body_exists:
+            return b""
         pieces, size = [], 0
         try:
             async with asyncio.timeout(self._limits.body):
@@ -166,11 +172,11 @@ def _headers(http: web.BaseRequest) -> list[tuple[str, str]]:
 
 async def _sent(http: web.BaseRequest, response: Response, *, keep: bool) -> web.StreamResponse:
     if isinstance(response.body, bytes):
-        answer = web.Response(status=response.status, headers=response.headers, body=response.body)
+        answer = web.Response(status=response.status, headers=(*response.headers, _SERVER), body=response.body)
         if not keep:
             answer.force_close()
         return answer
-    stream = web.StreamResponse(status=response.status, headers=response.headers)
+    stream = web.StreamResponse(status=response.status, headers=(*response.headers, _SERVER))
     stream.enable_chunked_encoding()
     await stream.prepare(http)
     if http.method != "HEAD":
@@ -178,6 +184,16 @@ async def _sent(http: web.BaseRequest, response: Response, *, keep: bool) -> web
             await stream.write(piece)
     await stream.write_eof()
     return stream
+
+
+def _unreadable(error: BaseException | None, message: str, limit: int) -> Malformed:
+    """What is wrong with bytes that aiohttp cannot read, without what it quotes of them."""
+    if isinstance(error, LineTooLong):
+        # Of the parser's many lines, only the request's is handed over as a bytearray.
+        what = "the request line" if str(error.args[0]).startswith("bytearray") else "a header"
+        return Malformed(f"{what} is too long", hint=f"at most {limit} bytes")
+    said = " ".join(message.partition("\n\n")[0].split()).rstrip(": ")
+    return Malformed(f"not HTTP: {said or 'unreadable'}")
 
 
 _Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -225,11 +241,10 @@ class _Connection(RequestHandler):
         if status >= 500 and exc is not None:
             response = self._api.problem(exc) if isinstance(exc, RegistryError) else self._api.bug(exc)
         else:
-            first = (message or "").strip().splitlines()
-            response = self._api.problem(Malformed(f"not HTTP: {first[0][:120] if first else 'unreadable'}"))
+            response = self._api.problem(_unreadable(exc, message or "", self.max_line_size))
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun; it can only be cut off")
         assert isinstance(response.body, bytes)
-        answer = web.Response(status=response.status, headers=response.headers, body=response.body)
+        answer = web.Response(status=response.status, headers=(*response.headers, _SERVER), body=response.body)
         answer.force_close()
         return answer

@@ -8,13 +8,14 @@ from typing import Any
 
 import click
 
-from universal_registry.cli.command import Example, command, result_option
+from universal_registry.cli.command import Example, command
 from universal_registry.cli.documents import Placed, gather
-from universal_registry.cli.output import json_text, write
+from universal_registry.cli.output import json_text, tell, write
 from universal_registry.cli.records import key_text
 from universal_registry.cli.session import note, session, warn
 from universal_registry.kernel.errors import Invalid, RegistryError
 
+_MOST_LISTED = 20
 _NUMBERED = re.compile(r"^operation \d+: ")
 
 
@@ -28,12 +29,13 @@ _NUMBERED = re.compile(r"^operation \d+: ")
 @click.option("--merge", is_flag=True, help="Keep what the documents do not mention.")
 @click.option("--strict", is_flag=True, help="Refuse fields that a kind does not declare.")
 @click.option("-m", "--message", metavar="TEXT", help="Why, for the log.")
-@result_option()
-def apply(files: tuple[str, ...], merge: bool, strict: bool, message: str | None, output: str) -> None:
+@click.option("-v", "--verbose", is_flag=True, help="Name each record, also above 20.")
+@click.option("-o", "--output", type=click.Choice(("text", "json", "ndjson")), default="text", help="The form.")
+def apply(files: tuple[str, ...], merge: bool, strict: bool, message: str | None, verbose: bool, output: str) -> None:
     """Create or replace records from files: all of them, as one revision, or none.
 
     YAML, JSON and NDJSON, with any number of documents, up to 10,000 in all. `meta.revision` in a document makes it
-    apply to that revision only.
+    apply to that revision only. Above 20 records only their numbers are told.
     """
     placed = gather(files)
     if not placed:
@@ -45,12 +47,22 @@ def apply(files: tuple[str, ...], merge: bool, strict: bool, message: str | None
     if output == "json":
         write(json_text(answer, indent=2))
     else:
-        for result in answer["results"]:
-            if result["effect"] != "unchanged":
-                write(f"{key_text(result)} {result['effect']}, revision {answer['revision']}")
+        _show(answer, output, verbose=verbose)
     counts = Counter(result["effect"] for result in answer["results"])
     said = ", ".join(f"{counts[word]} {word}" for word in ("created", "updated", "unchanged") if counts[word])
     note(f"{said}, revision {answer['revision']}")
+
+
+def _show(answer: dict[str, Any], output: str, *, verbose: bool) -> None:
+    """What became of each record: all of them as NDJSON, those that changed in words, unless they are too many."""
+    if output == "ndjson":
+        for result in answer["results"]:
+            write(json_text(result))
+        return
+    changed = [result for result in answer["results"] if result["effect"] != "unchanged"]
+    if verbose or len(answer["results"]) <= _MOST_LISTED:
+        for result in changed:
+            tell(f"{key_text(result)} {result['effect']}, revision {answer['revision']}")
 
 
 def _send(post: Any, placed: list[Placed], query: dict[str, Any], message: str | None) -> Any:

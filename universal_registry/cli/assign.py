@@ -39,6 +39,8 @@ def parse_assignment(word: str) -> Assignment:
     path, equals, text = word.partition("=")
     if not equals or not path.rstrip(":"):
         raise UsageError(f"{word!r:.80} is not an assignment", hint="write field=value, or field:=JSON")
+    if any("\ud800" <= char <= "\udfff" for char in word):  # how a byte that is not UTF-8 arrives
+        raise Invalid(f"{path!r:.80} is given a value that is not UTF-8", hint="a record's values are text")
     return Assignment(path[:-1], text, True) if path.endswith(":") else Assignment(path, text, False)
 
 

@@ -6,7 +6,7 @@ import click
 
 from universal_registry.cli.command import Example, command
 from universal_registry.cli.output import write
-from universal_registry.cli.session import current_settings, note
+from universal_registry.cli.session import current_settings, loaded_settings, note, warn
 
 
 @command("init", Example("ureg init"), Example("ureg init --home ~/registry"))
@@ -17,8 +17,10 @@ def init() -> None:
     made = make(current_settings())
     for path in made.created:
         write(f"created {path.relative_to(made.home)}")
-    word = "new" if made.created else "there already"
+    word = "new" if made.new else "there already"
     write(f"registry {made.incarnation} in {made.home}: {word}, revision {made.revision}")
+    if made.served:
+        note("a daemon runs, so nothing was made: what is missing is made by `ureg init` after `ureg down`")
 
 
 def _address_options(function: click.decorators.FC) -> click.decorators.FC:
@@ -33,7 +35,8 @@ def serve(listen: str | None, socket: str | None) -> int:
     """Run the daemon in the foreground, until SIGTERM or SIGINT; a home is made where there is none."""
     from universal_registry.app import serve as run
 
-    return run(current_settings(listen=listen, socket=socket))
+    loaded = loaded_settings(listen=listen, socket=socket)
+    return run(loaded.settings, notes=loaded.warnings)
 
 
 @command("up", Example("ureg up"), Example("ureg up --listen 127.0.0.1:8081"))
@@ -42,8 +45,11 @@ def up(listen: str | None, socket: str | None) -> None:
     """Start the daemon in the background and wait until it is ready. One that runs already is left alone."""
     from universal_registry.app import up as start
 
-    started = start(current_settings(listen=listen, socket=socket))
-    write(f"daemon {'runs already' if started.already else 'started'}: pid {started.pid}, {started.address}")
+    loaded = loaded_settings(listen=listen, socket=socket)
+    warn(list(loaded.warnings))
+    started = start(loaded.settings)
+    word = "runs already" if started.already else "started"
+    write(f"daemon {word}: pid {started.pid}, {', '.join(started.addresses)}")
 
 
 @command("down", Example("ureg down"))

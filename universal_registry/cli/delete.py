@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from universal_registry.cli.command import Example, command, namespace_option, result_option
-from universal_registry.cli.output import json_text, write
+from universal_registry.cli.output import json_text, tell, write
 from universal_registry.cli.records import find_elsewhere, key_text, split_reference
 from universal_registry.cli.session import Session, session
 from universal_registry.client.http import record_path
@@ -50,7 +50,7 @@ def delete(
         write(json_text(answer, indent=2))
         return
     for key, effect in answer["removed"]:
-        write(f"{key} {effect}, revision {answer['revision']}")
+        tell(f"{key} {effect}, revision {answer['revision']}")
 
 
 def _delete(

@@ -6,21 +6,22 @@ import click
 
 from universal_registry.cli.command import Command, Example, Group, namespace_option, output_option
 from universal_registry.cli.output import Column, Shape, emit
-from universal_registry.cli.session import session
+from universal_registry.cli.session import note, session
 from universal_registry.cli.targets import short_target
 from universal_registry.client.http import quote
 
+_MOST = 1000
 _SHAPE = Shape(
     "deliveries that wait or were given up",
     (
-        Column("RECORD", "key"),
+        Column("RECORD", "key", whole=True),
         Column("REVISION", "revision"),
-        Column("TARGET", lambda item: short_target(item["target"] or "")),
+        Column("TARGET", lambda item: short_target(item["target"] or ""), whole=True),
         Column("STATE", "state"),
         Column("ATTEMPTS", "attempts"),
         Column("NEXT TRY", "next_at"),
         Column("WHY", "reason"),
-        Column("DELIVERY", "delivery"),
+        Column("DELIVERY", "delivery", whole=True),
     ),
     lambda item: str(item["delivery"]),
 )
@@ -51,7 +52,7 @@ def delivery() -> None:
 @namespace_option("Of the record.")
 @click.option("--session", "session_id", metavar="ID", help="Of this session.")
 @click.option("--state", "states", multiple=True, metavar="STATE", help="pending, sending, waiting, dead, cancelled.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="At most so many.")
+@click.option("--limit", type=click.IntRange(1, _MOST), default=100, show_default=True, help="At most so many.")
 @output_option()
 def list_(
     target: str | None,
@@ -65,7 +66,13 @@ def list_(
     """List deliveries that wait, are held, or were given up. Those that arrived are not kept: see `ureg where`."""
     query = {"target": target, "name": name, "namespace": namespace, "session": session_id, "state": list(states)}
     with session() as asked:
-        emit(asked.read("/v1/-/deliveries", limit=limit, **query)["items"], output, _SHAPE)
+        # One more than is shown tells whether there are more.
+        found = asked.read("/v1/-/deliveries", limit=min(limit + 1, _MOST), **query)["items"]
+    emit(found[:limit], output, _SHAPE)
+    if len(found) > limit:
+        note(f"the first {limit} only; --limit N shows more, up to {_MOST}")
+    elif limit == _MOST == len(found):
+        note(f"the first {limit} only, which is the most that is shown: --target, --name and --state narrow it")
 
 
 @delivery.command("attempts", cls=Command, examples=(Example("ureg delivery attempts dlv_0a1b2c"),))

@@ -6,11 +6,10 @@ from typing import Any
 
 import click
 
+from universal_registry.cli.catalogue import one_kind
 from universal_registry.cli.command import Example, command
 from universal_registry.cli.grid import cell, table, terminal_width
 from universal_registry.cli.output import write, write_value
-from universal_registry.cli.records import kind_of
-from universal_registry.cli.session import session
 from universal_registry.kernel.errors import NotFound
 
 
@@ -26,8 +25,7 @@ from universal_registry.kernel.errors import NotFound
 def explain(what: str, output: str) -> None:
     """What a kind, or one field of it, means."""
     word, _, path = what.partition(".")
-    with session() as asked:
-        kind = kind_of(asked, word)
+    kind = one_kind(word)
     found = _field(kind, path) if path else kind
     if output != "table":
         write_value(found, output)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 GAP = 2
@@ -66,31 +66,49 @@ def terminal_width() -> int | None:
         return None
 
 
-def table(titles: Sequence[str], rows: Sequence[Sequence[str]], limit: int | None) -> list[str]:
-    """The lines of a table of cells. With a `limit`, wide columns are cut, and then the last ones left out."""
-    columns = [max(map(width, (title, *cells))) for title, *cells in zip(titles, *rows, strict=True)]
+def table(
+    titles: Sequence[str], rows: Sequence[Sequence[str]], limit: int | None, whole: Collection[int] = ()
+) -> list[str]:
+    """The lines of a table of cells. With a `limit`, wide columns are cut, and then the last ones left out.
+
+    `whole`: columns to be pasted into commands. They are the last to give way, and no cell of theirs is ever cut: one
+    that is wider than its column makes its line longer.
+    """
+    widths = (max(map(width, (title, *cells))) for title, *cells in zip(titles, *rows, strict=True))
+    columns = dict(enumerate(widths))
     if limit is not None:
-        columns = _fitted(columns, limit)
-    return [_line(cells, columns) for cells in (titles, *rows)]
+        columns = _fitted(columns, limit, whole)
+    return [_line(cells, columns, whole) for cells in (titles, *rows)]
 
 
-def _fitted(columns: list[int], limit: int) -> list[int]:
-    columns = list(columns)
-    while len(columns) > 1 and sum(min(each, _LEAST) + GAP for each in columns) - GAP > limit:
-        columns.pop()
+def _fitted(columns: dict[int, int], limit: int, whole: Collection[int]) -> dict[int, int]:
+    columns = dict(columns)
+    least = {each: min(size, limit // 2 if each in whole else _LEAST) for each, size in columns.items()}
+    while len(columns) > 1 and sum(least[each] + GAP for each in columns) - GAP > limit:
+        soft = [each for each in columns if each not in whole]
+        if not soft:
+            break
+        del columns[soft[-1]]
     spare = limit - GAP * (len(columns) - 1)
-    while sum(columns) > spare:
-        widest = max(range(len(columns)), key=columns.__getitem__)
-        others = sorted(columns)[-2] if len(columns) > 1 else 0
-        over = sum(columns) - spare
-        columns[widest] = max(columns[widest] - over, min(others, columns[widest] - 1), 1)
+    while (over := sum(columns.values()) - spare) > 0 and (pool := _shrinkable(columns, least, whole)):
+        widest = max(pool, key=columns.__getitem__)
+        others = sorted(columns[each] for each in pool)[-2] if len(pool) > 1 else 0
+        lowest = least[widest] if columns[widest] > least[widest] else 1
+        columns[widest] = max(columns[widest] - over, min(others, columns[widest] - 1), lowest)
     return columns
 
 
-def _line(cells: Sequence[str], columns: Sequence[int]) -> str:
+def _shrinkable(columns: dict[int, int], least: dict[int, int], whole: Collection[int]) -> list[int]:
+    """The columns to take from next: the others before those to be whole."""
+    wide = [each for each, size in columns.items() if size > least[each]]
+    soft = [each for each in wide if each not in whole]
+    return soft or wide or [each for each, size in columns.items() if size > 1 and each not in whole]
+
+
+def _line(cells: Sequence[str], columns: dict[int, int], whole: Collection[int]) -> str:
     parts = []
-    for text, wanted in zip(cells, columns, strict=False):  # columns may have been left out
-        text = cut(text, wanted)
+    for number, wanted in columns.items():
+        text = cells[number] if number in whole else cut(cells[number], wanted)
         parts.append(text + " " * (wanted - width(text)))
     return (" " * GAP).join(parts).rstrip()
 

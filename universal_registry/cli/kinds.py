@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import click
 
+from universal_registry.cli.catalogue import all_classes, all_kinds, one_kind
 from universal_registry.cli.command import Example, command, output_option
 from universal_registry.cli.output import Column, Shape, emit
-from universal_registry.cli.records import kind_of
-from universal_registry.cli.session import session
 
 _KINDS = Shape(
     "kinds",
     (
-        Column("KIND", "name"),
+        Column("KIND", "name", whole=True),
         Column("PLURAL", "plural"),
         Column("TIER", "tier"),
         Column("FAMILY", "family"),
@@ -23,7 +22,12 @@ _KINDS = Shape(
 )
 _CLASSES = Shape(
     "classifications",
-    (Column("CLASSIFICATION", "name"), Column("KIND", "kind"), Column("PARENT", "parent"), Column("WHAT IT IS", "doc")),
+    (
+        Column("CLASSIFICATION", "name", whole=True),
+        Column("KIND", "kind"),
+        Column("PARENT", "parent"),
+        Column("WHAT IT IS", "doc"),
+    ),
     lambda item: str(item["name"]),
 )
 
@@ -32,8 +36,7 @@ _CLASSES = Shape(
 @output_option()
 def kinds(output: str) -> None:
     """List the kinds of record, and how many records there are of each."""
-    with session() as asked:
-        emit(asked.read("/v1/-/kinds")["items"], output, _KINDS)
+    emit(all_kinds(), output, _KINDS)
 
 
 @command("classes", Example("ureg classes", "all"), Example("ureg classes service", "those of a kind"))
@@ -41,6 +44,4 @@ def kinds(output: str) -> None:
 @output_option()
 def classes(kind: str | None, output: str) -> None:
     """List the classifications. A query for one finds those below it too."""
-    with session() as asked:
-        found = kind_of(asked, kind)["classifications"] if kind else asked.read("/v1/-/classes")["items"]
-    emit(found, output, _CLASSES)
+    emit(one_kind(kind)["classifications"] if kind else all_classes(), output, _CLASSES)

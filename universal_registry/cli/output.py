@@ -12,10 +12,12 @@ Item = dict[str, Any]
 
 
 class Column(NamedTuple):
-    """A column of a table. `path`: a field of the item, or a function of it."""
+    """A column of a table. `path`: a field of the item, or a function of it. `whole`: an id or a name, which can be
+    pasted into commands, so that no cell of it is cut."""
 
     title: str
     path: str | Callable[[Item], Any]
+    whole: bool = False
 
     def of(self, item: Item) -> Any:
         if not isinstance(self.path, str):
@@ -38,6 +40,11 @@ class Shape(NamedTuple):
 def write(text: str) -> None:
     """A line of data, on standard output."""
     sys.stdout.write(text + "\n")
+
+
+def tell(text: str) -> None:
+    """A line for people about what was done, on standard output: nothing that it quotes can steer a terminal."""
+    write(escaped(text))
 
 
 def json_text(value: Any, *, indent: int | None = None) -> str:
@@ -64,7 +71,8 @@ def _one(item: Item, output: str, shape: Shape, number: int) -> str:
     if output == "ndjson":
         return json_text(item)
     if output == "name":
-        return shape.name(item)
+        name = shape.name(item)
+        return escaped(name) if sys.stdout.isatty() else name
     if output == "tsv":
         return "\t".join(_tsv_cell(column.of(item)) for column in shape.tsv or shape.columns)
     from universal_registry.cli.yamltext import yaml_text
@@ -87,7 +95,8 @@ def _table(items: list[Item], shape: Shape) -> None:
         note(f"no {shape.what}")
         return
     rows = [[cell(column.of(item)) for column in shape.columns] for item in items]
-    for line in table([column.title for column in shape.columns], rows, terminal_width()):
+    whole = {number for number, column in enumerate(shape.columns) if column.whole}
+    for line in table([column.title for column in shape.columns], rows, terminal_width(), whole):
         write(line)
 
 

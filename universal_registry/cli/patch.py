@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from universal_registry.cli.command import Example, command, namespace_option, result_option
-from universal_registry.cli.output import json_text, write
+from universal_registry.cli.output import json_text, tell, write
 from universal_registry.cli.reading import json_of
 from universal_registry.cli.session import session, warn
 from universal_registry.client.http import record_path
@@ -61,4 +61,4 @@ def patch(
         write(json_text(answer, indent=2))
         return
     record = answer["record"]
-    write(f"{record['kind']}/{record['namespace']}/{record['name']} {answer['effect']}, revision {answer['revision']}")
+    tell(f"{record['kind']}/{record['namespace']}/{record['name']} {answer['effect']}, revision {answer['revision']}")

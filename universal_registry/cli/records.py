@@ -28,7 +28,7 @@ def key_text(item: Item) -> str:
 
 def record_shape(kind: Item, *, namespaces: bool) -> Shape:
     """How records of a kind look: the table with the columns of the catalogue, TSV with those of the API."""
-    columns = [Column("NAME", "name")]
+    columns = [Column("NAME", "name", whole=True)]
     if namespaces:
         columns.append(Column("NAMESPACE", "namespace"))
     columns += [

@@ -15,7 +15,7 @@ from universal_registry.cli.scan_plan import Key, Plan, Record, Tally, is_secret
 from universal_registry.cli.session import Session, note, session
 from universal_registry.kernel.errors import Invalid, TooLarge
 from universal_registry.kernel.ids import check_namespace, namespace_from
-from universal_registry.scan import LABEL, Found, Machine, Reader, Skipped, select
+from universal_registry.scan import LABEL, Found, Machine, Reader, Skipped, home_of, select
 
 _CHUNK = 200
 _MOST_LISTED = 20
@@ -57,7 +57,8 @@ def scan(
 ) -> None:
     """Register what this machine has: packages, commands, aliases, services, users, certificates and more.
 
-    Files are read, never run. What looks like a secret is sealed. A second scan changes nothing.
+    Files are read, never run. A variable that looks like a secret is sealed; an alias or function that
+    seems to hold one is skipped. A second scan changes nothing.
     """
     machine = this_machine(folders)
     readers = select(sources or None)
@@ -86,6 +87,7 @@ class _Scan:
 
         self._names = [reader.name for reader in readers]
         self._folders = [str(folder) for folder in machine.folders]
+        self._home = home_of(machine)
         self._namespace = namespace
         self._found: dict[Key, Found] = {}
         self._skipped: list[tuple[str, Skipped]] = []
@@ -107,7 +109,7 @@ class _Scan:
         records = asked.items("/v1/-/records", {"namespace": self._namespace})
         self._known = {(record["kind"], record["name"]): record for record in records}
         self._plan = make_plan(self._found.values(), self._known, self._namespace)
-        self._plan.vanished = vanished(self._known, self._found.keys(), self._names, self._folders)
+        self._plan.vanished = vanished(self._known, self._found.keys(), self._names, self._folders, self._home)
         for operation, group in self._plan.operations:
             old = self._known.get((operation["kind"], operation["name"]))
             # What a dry run says; a real one counts what the registry answers.

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from universal_registry.scan import LABEL, Found
+from universal_registry.scan import HOME_LABEL, LABEL, Found
 
 Record = dict[str, Any]
 Operation = dict[str, Any]
@@ -103,13 +103,16 @@ def vanished(
     seen: Collection[Key],
     readers: Collection[str],
     folders: Collection[str],
+    home: str,
 ) -> list[Record]:
     """The records of these readers that were not found again. Repositories count only below folders that were looked
-    through this time."""
+    through this time; what was found for another person's home is not ours to miss."""
     gone = []
     for key, record in known.items():
         reader = record.get("labels", {}).get(LABEL)
         if reader not in readers or key in seen:
+            continue
+        if record["labels"].get(HOME_LABEL, home) != home:
             continue
         if reader == "git" and not any(_is_below(record["name"], folder) for folder in folders):
             continue

@@ -9,8 +9,8 @@ from contextvars import ContextVar
 from typing import Any
 
 from universal_registry.client.http import Caller, Client, Query, Reply, find_daemon
-from universal_registry.environment import load_settings
-from universal_registry.kernel.errors import RegistryError
+from universal_registry.environment import Loaded, load
+from universal_registry.kernel.errors import RegistryError, Unauthenticated
 from universal_registry.kernel.settings import Places, Settings
 
 # A bulk write may take its time; a command that people wait for tells it by Ctrl-C.
@@ -19,6 +19,7 @@ HOME: ContextVar[str | None] = ContextVar("home", default=None)
 """What `--home` said, before the command or after it."""
 PAGE = 1000
 _API_HINT, _HINT = "GET /v1/-/kinds ", "`ureg kinds` lists them"
+_NOT_MINE = "run it as the user whose daemon this is, or as root"
 
 
 class Session:
@@ -43,9 +44,7 @@ class Session:
         try:
             return self.caller.request(method, path, query=query, json=json, headers=headers)
         except RegistryError as error:
-            if error.hint is not None and error.hint.startswith(_API_HINT):
-                error.hint = _HINT
-            raise
+            raise _spoken(error) from None
 
     def read(self, path: str, **query: Any) -> Any:
         """The JSON value at a path."""
@@ -67,15 +66,32 @@ class Session:
 
     def lines(self, path: str, query: Mapping[str, Any]) -> Iterator[bytes]:
         """The lines of an NDJSON answer; from a daemon as they come."""
-        if isinstance(self.caller, Client):
-            yield from self.caller.stream("GET", path, query=query)
-        else:
-            yield from self.caller.request("GET", path, query=query).lines()
+        try:
+            if isinstance(self.caller, Client):
+                yield from self.caller.stream("GET", path, query=query)
+            else:
+                yield from self.caller.request("GET", path, query=query).lines()
+        except RegistryError as error:
+            raise _spoken(error) from None
+
+
+def _spoken(error: RegistryError) -> RegistryError:
+    """The error with a hint for people at a command line."""
+    if isinstance(error, Unauthenticated):
+        error.hint = _NOT_MINE
+    elif error.hint is not None and error.hint.startswith(_API_HINT):
+        error.hint = _HINT
+    return error
 
 
 def current_settings(**flags: object) -> Settings:
     """The settings of the running command."""
-    return load_settings({"home": HOME.get(), **flags})
+    return loaded_settings(**flags).settings
+
+
+def loaded_settings(**flags: object) -> Loaded:
+    """The settings of the running command, with what was odd about them."""
+    return load({"home": HOME.get(), **flags})
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from universal_registry.client.http import quote
 _SHAPE = Shape(
     "sessions",
     (
-        Column("SESSION", "session"),
+        Column("SESSION", "session", whole=True),
         Column("STATE", "state"),
         Column("MODE", "mode"),
         Column("SOURCE", lambda item: item["source"] or item["route"]),

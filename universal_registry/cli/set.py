@@ -8,7 +8,7 @@ import click
 
 from universal_registry.cli.assign import build
 from universal_registry.cli.command import Example, command, namespace_option, result_option
-from universal_registry.cli.output import json_text, write
+from universal_registry.cli.output import json_text, tell, write
 from universal_registry.cli.records import key_text, kind_of
 from universal_registry.cli.session import note, session, warn
 from universal_registry.client.http import record_path
@@ -84,7 +84,7 @@ def set_(
     if output == "json":
         write(json_text(answer, indent=2))
     else:
-        write(f"{key_text(answer['record'])} {answer['effect']}, revision {answer['revision']}")
+        tell(f"{key_text(answer['record'])} {answer['effect']}, revision {answer['revision']}")
 
 
 def _guard(revision: int | None) -> dict[str, str]:

@@ -11,6 +11,7 @@ from universal_registry.cli.grid import escaped
 from universal_registry.cli.output import Shape, emit, write, write_value
 from universal_registry.cli.session import Session, session
 from universal_registry.cli.targets import TARGET_COLUMNS, target_name
+from universal_registry.client.http import daemon_addresses
 
 
 @command("status", Example("ureg status"), Example("ureg status -o json"))
@@ -28,13 +29,15 @@ def status(output: str) -> None:
 
 
 def _daemon(asked: Session) -> dict[str, Any] | None:
-    """Who answers; None when no daemon runs. `address` is None for one that holds the store but does not answer."""
+    """Who answers; None when no daemon runs. `address` is None for one that holds the store but does not answer;
+    `addresses` are all that it listens on."""
     from universal_registry.storage.lock import read_holder
 
     holder = read_holder(asked.places.lock)
     if asked.daemon is None and (holder is None or holder.role != "daemon"):
         return None
-    return {"pid": holder.pid if holder else None, "address": asked.daemon}
+    listens = list(daemon_addresses(asked.places)) if asked.daemon else []
+    return {"pid": holder.pid if holder else None, "address": asked.daemon, "addresses": listens}
 
 
 def _show(found: dict[str, Any]) -> None:
@@ -60,4 +63,4 @@ def _daemon_text(daemon: dict[str, Any] | None) -> str:
     if daemon is None:
         return "not running (ureg up)"
     pid = f"pid {daemon['pid']}" if daemon["pid"] else "running"
-    return f"{pid}, {daemon['address'] or 'does not answer'}"
+    return f"{pid}, {', '.join(daemon['addresses']) or 'does not answer'}"

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from universal_registry.cli.command import Command, Example, Group, output_option, result_option
-from universal_registry.cli.output import Shape, emit, json_text, write
+from universal_registry.cli.output import Shape, emit, json_text, tell, write
 from universal_registry.cli.session import note, session, warn
 from universal_registry.cli.targets import TARGET_COLUMNS, short_target, target_name
 from universal_registry.client.http import quote
@@ -54,9 +54,9 @@ def add(
     if output == "json":
         write(json_text(answer, indent=2))
         return
-    write(f"target {short_target(answer['target'])} {answer['result']}, revision {answer['revision']}")
+    tell(f"target {short_target(answer['target'])} {answer['result']}, revision {answer['revision']}")
     if answer["route"]:
-        write(f"route {answer['route']['route']} {answer['route']['result']}: {answer['route']['selector']}")
+        tell(f"route {answer['route']['route']} {answer['route']['result']}: {answer['route']['selector']}")
     if "secret" in answer:
         write(f"secret {answer['secret']}")
         note("the receiver checks signatures with this secret; it is not shown again")

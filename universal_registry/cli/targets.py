@@ -8,7 +8,7 @@ from universal_registry.cli.output import Column
 from universal_registry.kernel.ids import SYSTEM_NAMESPACE
 
 TARGET_COLUMNS = (
-    Column("TARGET", lambda item: short_target(item["target"])),
+    Column("TARGET", lambda item: short_target(item["target"]), whole=True),
     Column("STATE", "state"),
     Column("BREAKER", "lane.breaker"),
     Column("QUEUED", "lane.queued"),

@@ -109,6 +109,9 @@ def encode_json(value: Any) -> bytes:
 
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError as error:
+        text = error.object[max(0, error.start - 20) : error.end + 20]
+        raise Malformed(f"{text!a} is not UTF-8") from None
     except (ValueError, TypeError, RecursionError) as error:
         raise Malformed(f"the value cannot be sent as JSON: {error}") from None
 
@@ -144,19 +147,22 @@ def find_daemon(places: HasAddress, *, timeout: float = 2.0) -> str | None:
 
     `run/address` may outlive a killed daemon, so each address is tried by connecting.
     """
+    for address in daemon_addresses(places):
+        try:
+            connect(address, timeout).close()
+        except (Unreachable, Forbidden, TimedOut, UsageError):
+            continue
+        return address
+    return None
+
+
+def daemon_addresses(places: HasAddress) -> tuple[str, ...]:
+    """The addresses that a daemon of this home has written down: its socket, and its TCP address if it has one."""
     try:
         text = places.address.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        return None
-    for address in text.splitlines():
-        if not address.strip():
-            continue
-        try:
-            connect(address.strip(), timeout).close()
-        except (Unreachable, Forbidden, TimedOut, UsageError):
-            continue
-        return address.strip()
-    return None
+        return ()
+    return tuple(line.strip() for line in text.splitlines() if line.strip())
 
 
 # --- the client ------------------------------------------------------------------------------------------------------

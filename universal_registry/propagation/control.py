@@ -226,8 +226,12 @@ class PropagationControl:
         return [delivery_view(row, addresses.get(row.lane_id)) for row in rows]
 
     async def attempts(self, delivery_id: str) -> list[dict[str, Any]]:
-        """The attempts at a delivery that did not succeed, oldest first."""
-        return [attempt_view(attempt) for attempt in await self._lanes.attempts(delivery_id)]
+        """The attempts at a delivery that did not succeed, oldest first. Raises NotFound."""
+        found = await self._lanes.attempts(delivery_id)
+        if not found and delivery_id not in {row.delivery_id for row in await self._lanes.deliveries()}:
+            hint = "`ureg delivery ls` lists those that have not arrived"
+            raise NotFound(f"there is no delivery {shown(delivery_id)} that waits or failed", hint=hint)
+        return [attempt_view(attempt) for attempt in found]
 
     async def status(self) -> dict[str, Any]:
         """Store, revision, records, targets, queue, counters, warnings."""

@@ -14,6 +14,7 @@ from universal_registry.propagation.lane import Lane
 from universal_registry.propagation.outbox import Outbox
 from universal_registry.propagation.ports import LaneStore
 from universal_registry.propagation.topology import Topology, targets_without_lane
+from universal_registry.propagation.views import moment_text
 from universal_registry.propagation.window import LaneRun
 from universal_registry.registry.service import RegistryService
 
@@ -109,6 +110,8 @@ class Roster:
                 # The registry was restored or replaced: send the current state again, from the first route on.
                 self.outbox.drop(lane.lane_id)
                 return
+        if lane.held and lane.last_failure_at and target.updated_at >= (moment_text(lane.last_failure_at) or ""):
+            lane = replace(lane, held="")  # as in `refresh`, for a word that came while nobody ran
         self._run(LaneRun(probe_undecided(lane, self._world.now()), target))
 
     def refresh(self, head: Head) -> None:

@@ -13,6 +13,7 @@ from universal_registry.propagation import breaker
 from universal_registry.propagation.backoff import next_wait
 from universal_registry.propagation.lane import Attempt, Breaker, Counters, Delivery, DeliveryState, Lane
 from universal_registry.propagation.outcome import Accepted, Failed, Outcome, Rejected
+from universal_registry.propagation.target import shell_word
 
 LONGEST_PAUSE = timedelta(hours=24)
 """No `Retry-After` is obeyed for longer."""
@@ -94,7 +95,8 @@ def _gone(lane: Lane, delivery: Delivery, outcome: Failed, attempt: Attempt, now
     """The target says that it is no more: it is held until somebody looks, and so is all that is meant for it."""
     if probe:
         lane = breaker.probe_undecided(lane, now)
-    lane = replace(lane, held=f"gone ({GONE}): {outcome.reason}")
+    back = f"ureg target add {shell_word(lane.target_name)} URL"
+    lane = replace(lane, held=f"gone ({GONE}): {outcome.reason}; once it is back: {back}")
     return _row(lane, delivery, attempt, now, DeliveryState.PENDING, lane.held)
 
 

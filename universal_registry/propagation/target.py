@@ -24,6 +24,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
     `secret` is the signing secret in clear (`whsec_...`; None: unsigned); neither it nor the URL appears in the repr.
     `in_flight` and `timeout` None: the settings decide. `fault`: why its record cannot be used as it stands, or empty.
+    `updated_at`: of its record.
     """
 
     namespace: str
@@ -41,6 +42,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     paused: bool
     insecure_http: bool
     fault: str = ""
+    updated_at: str = ""
 
     @property
     def address(self) -> str:
@@ -87,6 +89,7 @@ def parse_target(record: Record, spec_in_clear: dict[str, Any]) -> Target | None
         paused=reader.flag("paused"),
         insecure_http=insecure_http,
         fault=reader.fault,
+        updated_at=record.updated_at,
     )
 
 

@@ -62,9 +62,10 @@ class TargetAddition:
         known = self._inventory.targets.get(self._address)
         delivery = self._delivery(record, known, network, secret, insecure_http)
         operations = []
-        if known is None or known.url != self._url or delivery:
+        resumed = self._resumed()
+        if known is None or known.url != self._url or delivery or resumed:
             document = declare.target_document(self._name, url=self._url, delivery=delivery)
-            operations.append(declare.guarded(document, record))
+            operations.append(declare.guarded(document | resumed, record))
         if select is not None:
             operations.append(await self._route(select))
 
@@ -76,6 +77,14 @@ class TargetAddition:
             return answer(None)
         message = f"target add {self._name}"
         return answer(await self._service.batch(operations, actor=self._actor, message=message, once=once))
+
+    def _resumed(self) -> dict[str, Any]:
+        """What is said of a target that a 410 holds: a new revision of its record, which lets the engine go on."""
+        lane = self._inventory.lane(self._address)
+        if lane is None or not lane.held:
+            return {}
+        self._notes.append(f"{self._name} was held: {lane.held.partition(';')[0]}; what waits for it is sent now")
+        return {"annotations": {"resumed_at": moment_text(self._service.world.now())}}
 
     def _delivery(
         self, record: Record | None, known: Target | None, network: str | None, secret: str | None, insecure_http: bool
@@ -103,7 +112,7 @@ class TargetAddition:
         return delivery
 
     async def _route(self, select: str) -> dict[str, Any]:
-        parse_selector(select, self._service.catalogue)
+        _check_selector(select, self._service)
         check_free(await self._service.records.get(Key(ROUTE_KIND, SYSTEM_NAMESPACE, self._name)))
         return declare.route_document(self._name, select, [self._address], source=select)
 
@@ -126,6 +135,14 @@ class TargetAddition:
         if self._made_secret:
             answer["secret"] = self._made_secret
         return answer
+
+
+def _check_selector(select: str, service: RegistryService) -> None:
+    """Raises Invalid for what selects nothing by itself: an empty word is more often a mistake than all there is."""
+    if not select.strip():
+        hint = "such as kind=alias, or name=* for everything outside of system"
+        raise Invalid("the selector is empty", hint=hint, path="select")
+    parse_selector(select, service.catalogue)
 
 
 def effect_on(written: Written | None, kind: str) -> str:
@@ -152,7 +169,7 @@ async def add_route(
         raise Invalid("a route needs a target", path="targets")
     name = check_name(name)
     addresses = list(dict.fromkeys(inventory.require(each) for each in targets))
-    parse_selector(select, service.catalogue)
+    _check_selector(select, service)
     check_free(await service.records.get(Key(ROUTE_KIND, SYSTEM_NAMESPACE, name)))
     document = declare.route_document(name, select, addresses, secrets=secrets, source=select)
 

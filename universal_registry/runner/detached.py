@@ -13,8 +13,17 @@ from pathlib import Path
 
 import msgspec
 
-from universal_registry.client.http import Client, find_daemon
-from universal_registry.kernel.errors import Conflict, Forbidden, RegistryError, TimedOut, Unreachable
+from universal_registry.client.http import Client, daemon_addresses, find_daemon
+from universal_registry.kernel.errors import (
+    Conflict,
+    Forbidden,
+    Invalid,
+    NotFound,
+    RegistryError,
+    TimedOut,
+    Unreachable,
+    UsageError,
+)
 from universal_registry.kernel.settings import Places, Settings
 from universal_registry.runner.ports import DAEMON
 from universal_registry.storage.lock import is_held, read_holder
@@ -23,13 +32,15 @@ START_SECONDS = 10.0
 _SERVE = (sys.executable, "-P", "-m", "universal_registry", "serve")  # -P: no module out of the current folder
 _STOP_MARGIN = 10.0
 _LOOK_SECONDS = 0.02
+_NOT_OURS = "stop its daemon as the user who started it, or as root"
+_BY_CODE = {each.exit_code: each for each in (RegistryError, UsageError, NotFound, Forbidden, Conflict, Invalid)}
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True):
-    """A daemon that answers. `already`: it ran before."""
+    """A daemon that answers, at its socket and its TCP address if it has one. `already`: it ran before."""
 
     pid: int
-    address: str
+    addresses: tuple[str, ...]
     already: bool
 
 
@@ -73,6 +84,7 @@ def down(settings: Settings) -> Stopped:
     places = Places(settings.home)
     holder = read_holder(places.lock)
     if holder is None:
+        _check_ours(places)
         if is_held(places.lock):
             raise Conflict(f"the store in {places.home} is in use by a process that has no name", hint="ureg status")
         return Stopped(pid=None)
@@ -83,7 +95,7 @@ def down(settings: Settings) -> Stopped:
     except ProcessLookupError:
         return Stopped(pid=None)
     except PermissionError:
-        raise Forbidden(f"process {holder.pid} is another user's", hint="stop it as that user, or with sudo") from None
+        raise Forbidden(f"process {holder.pid} is not yours", hint=_NOT_OURS) from None
     seconds = settings.drain_timeout + _STOP_MARGIN
     until = time.monotonic() + seconds
     while read_holder(places.lock) == holder:
@@ -94,24 +106,34 @@ def down(settings: Settings) -> Stopped:
     return Stopped(pid=holder.pid)
 
 
+def _check_ours(places: Places) -> None:
+    """Raises Forbidden when the lock is not ours to look at: what runs there is not ours to stop."""
+    try:
+        places.lock.open("rb").close()
+    except PermissionError:
+        raise Forbidden(f"the registry in {places.home} is not yours", hint=_NOT_OURS) from None
+    except OSError:
+        return  # no lock: nothing runs
+
+
 def _running(places: Places) -> Started | None:
     """The daemon of this home, if one is ready."""
     holder = read_holder(places.lock)
-    if holder is None or holder.role != DAEMON or (address := _ready_at(places)) is None:
+    if holder is None or holder.role != DAEMON or not _is_ready(places):
         return None
-    return Started(pid=holder.pid, address=address, already=True)
+    return Started(pid=holder.pid, addresses=daemon_addresses(places), already=True)
 
 
-def _ready_at(places: Places) -> str | None:
+def _is_ready(places: Places) -> bool:
     address = find_daemon(places)
     if address is None:
-        return None
+        return False
     try:
         with Client(address, timeout=2.0) as client:
             client.request("GET", "/health/ready")
     except RegistryError:
-        return None
-    return address
+        return False
+    return True
 
 
 def _await_ready(child: subprocess.Popen[bytes], places: Places) -> Started:
@@ -123,8 +145,9 @@ def _await_ready(child: subprocess.Popen[bytes], places: Places) -> Started:
         ended = child.poll() is not None
         holder = read_holder(places.lock)
         if holder is not None and holder.role == DAEMON and (ended or holder.pid == child.pid):
-            if (address := _ready_at(places)) is not None:
-                return Started(pid=holder.pid, address=address, already=holder.pid != child.pid)
+            if _is_ready(places):
+                already = holder.pid != child.pid
+                return Started(pid=holder.pid, addresses=daemon_addresses(places), already=already)
         elif ended:
             said.read(0.0)
             raise _not_started(child.returncode, said.last(), places)
@@ -134,7 +157,8 @@ def _await_ready(child: subprocess.Popen[bytes], places: Places) -> Started:
 
 def _not_started(code: int, line: str, places: Places) -> RegistryError:
     reason = line.removeprefix("ureg: ") or f"it ended with {code}"
-    error = Conflict if code == Conflict.exit_code else Unreachable
+    # It ended for a reason of its own, which is ours then; a signal or the like leaves only that nothing answers.
+    error = _BY_CODE.get(code, Unreachable)
     return error(f"the daemon did not start: {reason}", hint=None if line else f"its log is {places.log}")
 
 

@@ -49,9 +49,21 @@ from universal_registry.scan import (
     systemd,
     themes,
 )
-from universal_registry.scan.base import LABEL, Found, Machine, Reader, Skipped
+from universal_registry.scan.base import HOME_LABEL, LABEL, Found, Machine, Reader, Skipped, home_of
 
-__all__ = ["GROUPS", "LABEL", "READERS", "Found", "Machine", "Reader", "Skipped", "read_all", "select"]
+__all__ = [
+    "GROUPS",
+    "HOME_LABEL",
+    "LABEL",
+    "READERS",
+    "Found",
+    "Machine",
+    "Reader",
+    "Skipped",
+    "home_of",
+    "read_all",
+    "select",
+]
 
 READERS: tuple[Reader, ...] = (
     host.READER,

@@ -22,6 +22,9 @@ from universal_registry.kernel.errors import Invalid
 from universal_registry.kernel.ids import check_name
 
 LABEL = "scan"
+HOME_LABEL = "scan.home"
+PERSONAL = frozenset({"aliases", "functions", "dotfiles", "ssh", "environment", "git", "themes", "path"})
+"""Readers of which each person of a machine sees something else: their records say whose home was looked at."""
 TEXT_BYTES = 16 << 20
 VALUE_BYTES = 64 << 10
 FOLDER_ENTRIES = 200_000
@@ -69,7 +72,8 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One thing of this machine, ready to be put as a record. `labels["scan"]` names the reader."""
+    """One thing of this machine, ready to be put as a record. `labels["scan"]` names the reader,
+    `labels["scan.home"]` the home folder that a personal reader looked at."""
 
     kind: str
     name: str
@@ -173,7 +177,10 @@ class Source:
             self.skip(f"{kind} holds a value of more than {VALUE_BYTES >> 10} KiB", checked)
             return
         heading = _BLANK.sub(" ", shown(title)).strip()[:_TITLE_CHARS].strip()
-        yield Found(kind, checked, classification, cleaned, {LABEL: self.reader}, heading)
+        labels = {LABEL: self.reader}
+        if self.reader in PERSONAL:
+            labels[HOME_LABEL] = home_of(self.machine)
+        yield Found(kind, checked, classification, cleaned, labels, heading)
 
     def text(self, path: str, limit: int = TEXT_BYTES) -> str | None:
         """The whole file as text, what is not UTF-8 replaced visibly. None when absent, unreadable or too large."""
@@ -312,6 +319,11 @@ def _resolve(root: str, logical: str) -> str | None:
 def shown(text: str) -> str:
     """`text` as it can be stored: a byte that is not UTF-8, a lone surrogate or a NUL becomes U+FFFD."""
     return _UNSAFE.sub("\ufffd", text)
+
+
+def home_of(machine: Machine) -> str:
+    """The home folder as the label `scan.home` says it."""
+    return shown(machine.at_home())
 
 
 def brief(text: str, limit: int = 80) -> str:

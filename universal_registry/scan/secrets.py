@@ -22,6 +22,24 @@ _KNOWN = re.compile(
     r"|\b[a-zA-Z][a-zA-Z0-9+.-]*://[^/\s:@]*:[^/\s@]+@"
     r"|\b[Bb]earer +[\w.~+/-]{12,}"
 )
+# In a command line: what stands there outright. What the shell looks up only when it runs ($TOKEN, $(pass show x),
+# standard input) is no secret of the text.
+_LITERAL = r"""(?:'(?=[^'\s;&|)])|"?(?=[^\s"'$`<*;&|)]))"""
+_PAIR = r"""["']?(?!\d+:\d+)[^\s:/"'$`]+:(?!//)[^\s"'$`:]"""
+_ASSIGNED = re.compile(rf"(?<![\w$-])([A-Za-z_][A-Za-z0-9_]{{0,100}})(?:\+?=|:[=-])(?!=){_LITERAL}")
+_HEADER = re.compile(rf"(?:\s-H|--header)[\s=]?\s*[\"']?([\w-]{{1,100}}):[ \t]*{_LITERAL}")
+_POINTS_ELSEWHERE = re.compile(r"_(?:FILE|PATH|DIR|CMD|COMMAND|STDIN|ENV|NAME|ID|TYPE|LENGTH)\Z", re.IGNORECASE)
+_IN_COMMAND = re.compile(
+    r"(?i:\bauthorization|\bcookie):[ \t]*(?![\"']?(?:\w+[ \t]+)?[\"']?[$`])\S"
+    rf"|(?:^|\s)(?:-[uU][ \t]*|--(?:proxy-)?user[ \t=]+|--auth[ \t=]+){_PAIR}"
+    rf"|\b(?:curl|wget|https?|xh)\b[^\n;|&]{{0,400}}?\s-[A-Za-z]*[uUa][ \t]*{_PAIR}"
+    r"|(?:^|\s)--?(?i:[a-z0-9]{1,30}[-_]){0,4}(?i:pass|pwd|passw(?:or)?d|passphrase|storepass|keypass|token|secret|apikey"
+    rf"|(?:api|access|secret|auth)[-_]key)(?:[ \t]*=[ \t]*|[ \t]+(?!-)){_LITERAL}"
+    rf"|\b(?:my(?:sql|cli)|maria(?:db)?|sshpass|7z)[\w-]*\b[^\n;|&]{{0,400}}?\s-p{_LITERAL}"
+    r"|\b(?:sshpass|mongo\w*|(?:docker|podman) login|redis-cli|ldap\w+)\b"
+    rf"[^\n;|&]{{0,400}}?\s-[paw][ \t]+(?!-){_LITERAL}"
+    rf"|\s-pass(?:in|out)?[ \t]+pass:{_LITERAL}"
+)
 _OPAQUE = re.compile(r"[A-Za-z0-9+/_=.-]{24,512}")
 _URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://([^/?#]*)(.*)", re.DOTALL)
 _SCP_PASSWORD = re.compile(r"([^/:@\s]+):[^/@\s]+@")
@@ -42,6 +60,15 @@ def holds_secret(text: str) -> bool:
 def secret_value(value: str) -> bool:
     """Whether the whole value is likely to be a secret: a known form, or one long opaque word."""
     return holds_secret(value) or _opaque(value)
+
+
+def command_holds_secret(text: str) -> bool:
+    """Whether a secret stands in a command line or a piece of shell source: one of a well-known form, or where programs
+    take one (`DB_TOKEN=x`, `-u me:x`, `mysql -px`, `--password x`, an Authorization header)."""
+    if holds_secret(text) or _IN_COMMAND.search(text) is not None:
+        return True
+    named = (match[1].replace("-", "_") for pattern in (_ASSIGNED, _HEADER) for match in pattern.finditer(text))
+    return any(secret_name(name) and not _POINTS_ELSEWHERE.search(name) for name in named)
 
 
 def _opaque(value: str) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from universal_registry.scan.base import Found, Machine, Source, SourceReader
-from universal_registry.scan.secrets import holds_secret
+from universal_registry.scan.secrets import command_holds_secret
 from universal_registry.scan.shellparse import AliasDefinition, FunctionDefinition, ShellFile, parse
 
 _FILE_BYTES = 1 << 20
@@ -79,7 +79,7 @@ def _last(source: Source, word: str, definitions: Iterable[_Definition]) -> Iter
             source.skip(f"{word} {each.name!r} is defined again at {each.where}", earlier.where)
         kept[each.name] = each
     for each in kept.values():
-        if holds_secret(each.text):
+        if command_holds_secret(each.text):
             source.skip(f"{word} {each.name!r} seems to hold a secret", each.where)
         else:
             yield each

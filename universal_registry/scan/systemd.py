@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 
 from universal_registry.scan.base import Found, Source, SourceReader, always
-from universal_registry.scan.secrets import holds_secret
+from universal_registry.scan.secrets import command_holds_secret
 
 # The first folder that has a unit wins.
 _FOLDERS = (
@@ -53,7 +53,7 @@ def _service(source: Source, name: str, places: dict[str, str], wanted: set[str]
     if unit is None:
         return
     command = next(iter(unit.get("Service.ExecStart", [])), None)
-    if command is not None and holds_secret(command):
+    if command is not None and command_holds_secret(command):
         source.skip("its command line seems to hold a secret; only the rest is recorded", path)
         command = None
     socket = places.get(name.removesuffix(".service") + ".socket")

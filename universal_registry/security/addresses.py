@@ -236,7 +236,8 @@ class Url:
 def check_url(url: str, *, insecure_http: bool = False) -> Url:
     """The parts of a URL that may be a target. Raises Invalid for its form, AddressRefused for cleartext.
 
-    http or https, no userinfo, no fragment; http only to loopback unless `insecure_http`. Judges no address.
+    http or https, no userinfo, no fragment; http only to loopback unless `insecure_http`. Judges no address, but that
+    one which is never connected to is told before the cleartext.
     """
     if len(url) > _MOST_URL:
         raise Invalid(f"the URL is {len(url)} characters long", hint=f"at most {_MOST_URL}")
@@ -251,12 +252,48 @@ def check_url(url: str, *, insecure_http: bool = False) -> Url:
     loopback_only = scheme == "http" and not insecure_http
     checked = Url(scheme, host, port, target, loopback_only)
     if loopback_only and not _names_loopback(host):
-        raise AddressRefused(
-            f"{checked.origin} is cleartext beyond this machine",
-            hint="use https, or give --insecure-http to ureg target add",
+        raise _cleartext(checked)
+    return checked
+
+
+def _cleartext(url: Url) -> AddressRefused:
+    """Why http does not do there: the worst of what can be said against it."""
+    literal = _literal(url.host)
+    meant = literal or _short_form(url.host)
+    if meant is not None and classify(meant).reach is _NEVER:
+        try:
+            check_address(meant, Policy.LOOPBACK)
+        except AddressRefused as never:
+            return never
+    if literal is None and meant is not None and is_loopback(meant):
+        return AddressRefused(
+            f"{url.host} is a short form of {meant}",
+            hint=f"write {meant}, or give --insecure-http to ureg target add",
             needs="insecure-http",
         )
-    return checked
+    return AddressRefused(
+        f"{url.origin} is cleartext beyond this machine",
+        hint="use https, or give --insecure-http to ureg target add",
+        needs="insecure-http",
+    )
+
+
+_SHORT_PART = re.compile(r"0x[0-9a-f]{1,8}|[0-9]{1,11}")
+
+
+def _short_form(host: str) -> IPv4Address | None:
+    """The IPv4 address that resolvers take a host such as `127.1`, `0x7f.1` or `2130706433` for; None for a name."""
+    parts = host.split(".")
+    if len(parts) > 4 or not all(_SHORT_PART.fullmatch(part) for part in parts):
+        return None
+    try:
+        numbers = [int(part, 8 if part.isdigit() and part[0] == "0" else 0) for part in parts]
+    except ValueError:
+        return None
+    *heads, last = numbers
+    if any(head > 255 for head in heads) or last >= 256 ** (5 - len(parts)):
+        return None
+    return IPv4Address(sum(head << 8 * (3 - place) for place, head in enumerate(heads)) + last)
 
 
 def check_peer(url: Url, ip: str | Address, policy: Policy) -> None:

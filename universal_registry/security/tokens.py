@@ -13,7 +13,7 @@ from universal_registry.kernel.world import World
 TOKEN_PREFIX = "ur_"  # noqa: S105 - a public prefix, no secret
 _TOKEN = re.compile(r"ur_[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")  # the last character holds four bits only
 _BEARER = re.compile(r"bearer +([!-~]+)", re.IGNORECASE | re.ASCII)
-_HINT = "send the header 'Authorization: Bearer ur_...'; make a token with: ureg token create"
+HINT = "send the token of config/admin.token as the header 'Authorization: Bearer ur_...'"
 
 
 def new_token(world: World) -> str:
@@ -34,10 +34,10 @@ def token_matches(token: str, stored_hash: str) -> bool:
 def parse_bearer(header: str | None) -> str:
     """The token of an Authorization header. Raises Unauthenticated, which never shows the header."""
     if header is None or header == "":
-        raise Unauthenticated("a token is needed", hint=_HINT)
+        raise Unauthenticated("a token is needed", hint=HINT)
     match = _BEARER.fullmatch(header.strip(" \t"))
     if match is None:
-        raise Unauthenticated("the Authorization header is not a bearer token", hint=_HINT)
+        raise Unauthenticated("the Authorization header is not a bearer token", hint=HINT)
     if not _TOKEN.fullmatch(match[1]):
-        raise Unauthenticated("the token is not one of ours: it must begin with ur_", hint=_HINT)
+        raise Unauthenticated("the token is not one of ours: it must begin with ur_", hint=HINT)
     return match[1]

@@ -96,7 +96,8 @@ async def test_where_deliveries_and_status(stack):
         assert (query, answer.status, loads(answer)["items"]) == (query, 200, [])
     for query, status in (("?state=asleep", 400), ("?limit=0", 400), ("?name=none", 404), ("?target=none", 404)):
         assert (query, (await stack.call("GET", f"/v1/-/deliveries{query}")).status) == (query, status)
-    assert loads(await stack.call("GET", "/v1/-/deliveries/dlv_none/attempts"))["items"] == []
+    unknown = await stack.call("GET", "/v1/-/deliveries/dlv_none/attempts")
+    assert (unknown.status, loads(unknown)["code"]) == (404, "not-found")
     status = loads(await stack.call("GET", "/v1/-/status"))
     assert status["revision"] == 2
 

@@ -482,3 +482,21 @@ async def test_quote_and_the_router_are_inverse(stack):
 
     for name in HOSTILE_NAMES:
         assert match("GET", f"/v1/default/aliases/{quote(name)}").params["name"] == name
+
+
+async def test_an_unknown_query_parameter_is_refused_with_the_nearest(stack):
+    answer = await stack.call("GET", "/v1/default/aliases", query={"lable": "a=b"})
+    assert (answer.status, loads(answer)["code"]) == (400, "usage")
+    assert (loads(answer)["detail"], loads(answer)["hint"]) == (
+        "unknown query parameter 'lable'",
+        "did you mean 'label'?",
+    )
+    answer = await stack.call("GET", "/v1/-/kinds", query={"x": "y"})
+    assert (answer.status, loads(answer)["hint"]) == (400, "it takes: none")
+    assert (await stack.call("GET", "/health/live", query={"x": "y"})).status == 200, "probes may add what they like"
+
+
+async def test_an_empty_name_is_invalid(stack):
+    answer = await stack.call("PUT", "/v1/default/aliases/-?name=", json={"spec": {"command": "x"}})
+    assert (answer.status, loads(answer)["detail"]) == (422, "the name is empty")
+    assert (await stack.call("PUT", "/v1/default/aliases/-", json={"spec": {"command": "x"}})).status == 400

@@ -194,6 +194,26 @@ async def test_garbage_is_a_400_and_the_connection_ends(stack, serve, data):
     status, problem = problem_in(await raw(addresses.socket, data))
     assert (status, problem["code"]) == (400, "malformed")
     assert "Traceback" not in problem["detail"]
+    assert not problem["detail"].endswith(":")
+    assert "b'" not in problem["detail"], "nothing is quoted that was cut"
+
+
+@pytest.mark.parametrize("size", [20_000, 60_000])
+async def test_a_line_that_is_too_long_is_named(stack, serve, size):
+    _, addresses = await serve(listen="")
+    _, problem = problem_in(await raw(addresses.socket, b"GET /" + b"a" * size + b" HTTP/1.1\r\n\r\n"))
+    assert (problem["detail"], problem["hint"]) == ("the request line is too long", "at most 16384 bytes")
+    data = b"GET /health/live HTTP/1.1\r\nx: " + b"a" * size + b"\r\n\r\n"
+    assert problem_in(await raw(addresses.socket, data))[1]["detail"] == "a header is too long"
+
+
+@pytest.mark.parametrize("data", [b"garbage\r\n\r\n", b"GET /health/live HTTP/1.1\r\nconnection: close\r\n\r\n"])
+async def test_no_answer_tells_versions(stack, serve, data):
+    _, addresses = await serve(listen="")
+    head = (await raw(addresses.socket, data)).partition(b"\r\n\r\n")[0].lower()
+    assert b"server: universal-registry" in head
+    assert b"aiohttp" not in head
+    assert b"python" not in head
 
 
 async def test_paths_stay_raw_on_the_wire(stack, serve):

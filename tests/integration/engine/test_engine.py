@@ -12,6 +12,7 @@ import pytest
 from universal_registry.kernel.errors import StorageFull
 from universal_registry.kernel.ids import Key
 from universal_registry.kernel.settings import RetrySettings
+from universal_registry.propagation.control import PropagationControl
 from universal_registry.propagation.lane import Breaker, DeliveryState
 from universal_registry.propagation.outcome import Failed, Rejected
 from universal_registry.propagation.window import WINDOW
@@ -221,6 +222,35 @@ async def test_a_target_that_is_gone_is_held_until_somebody_looks(stage: Stage) 
     await stage.target("one", timeout=20)
     await stage.settle()
     assert sorted(stage.targets.names("one")) == ["a000", "a001", "a002"]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_adding_a_target_again_that_is_gone_sends_what_waits(stage: Stage, restarted: bool) -> None:
+    await stage.target("one")
+    await stage.route("all", "one")
+    stage.targets.answers["one"] = [down("gone", status=410)] * 2
+    await stage.aliases(3)
+    await stage.wait(60)
+    held = (await stage.lane("one")).held
+    assert "ureg target add one URL" in held
+    if restarted:
+        await stage.start()
+        await stage.settle()
+        assert (await stage.lane("one")).held == held, "a new start is nobody having looked"
+    stage.targets.answers.clear()
+    stage.world.moment += timedelta(seconds=1)
+    transports = {"webhook": stage.targets}
+    control = PropagationControl(stage.service, stage.lanes, transports, stage.engine, stage.world, stage.settings)
+    url = "http://127.0.0.1:9/one"
+    added = await control.add_target("one", url, actor=OPERATOR)
+    assert added["result"] == "updated"
+    assert "was held: gone (410)" in added["notes"][-1]
+    if restarted:
+        await stage.start()
+    await stage.settle()
+    assert sorted(stage.targets.names("one")) == ["a000", "a001", "a002"]
+    assert (await stage.lane("one")).held == ""
+    assert (await control.add_target("one", url, actor=OPERATOR))["result"] == "unchanged"
 
 
 async def test_a_hanging_target_takes_only_its_own_places(stage: Stage) -> None:

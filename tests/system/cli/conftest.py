@@ -28,7 +28,7 @@ class Ureg:
         self.environ = dict(environ)
 
     def __call__(
-        self, *words: str, code: int = 0, stdin: str | bytes = b"", **env: str
+        self, *words: str | bytes, code: int = 0, stdin: str | bytes = b"", **env: str
     ) -> subprocess.CompletedProcess[str]:
         """Run one to its end; it must exit with `code`."""
         done = self.run(words, stdin.encode() if isinstance(stdin, str) else stdin, env)
@@ -38,7 +38,9 @@ class Ureg:
             assert done.stderr.strip(), "a failure says why"
         return done
 
-    def run(self, words: tuple[str, ...], stdin: bytes, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, words: tuple[str | bytes, ...], stdin: bytes, env: Mapping[str, str]
+    ) -> subprocess.CompletedProcess[str]:
         """Run one, whatever it exits with."""
         done = subprocess.run(
             [*UREG, *words],

@@ -175,3 +175,32 @@ def test_ctrl_c_while_waiting(online: Any) -> None:
     assert "Traceback" not in err
     assert json.loads(online("session", "ls", "-o", "json").stdout), "what was stored goes on"
     assert out == ""
+
+
+def test_up_and_status_show_the_tcp_address_too(offline: Any) -> None:
+    said = offline("up").stdout.strip()
+    socket, tcp = offline.json("status")["daemon"]["addresses"]
+    assert tcp.startswith("127.0.0.1:")
+    assert said.endswith(f", {socket}, {tcp}")
+    assert f"{socket}, {tcp}" in offline("status").stdout
+
+
+def test_a_list_that_was_cut_says_so(online: Any, wait_for: Any) -> None:
+    ureg = online
+    ureg("unidirectional", "--source", "kind=alias", "--target", "later")
+    for name in "abc":
+        ureg("set", "alias", name, "command=x")
+    assert wait_for(lambda: len(ureg.json("delivery", "ls")) == 3)
+    done = ureg("delivery", "ls", "--limit", "2", "-o", "name")
+    assert len(done.stdout.splitlines()) == 2
+    assert "the first 2 only; --limit N shows more" in done.stderr
+    assert "only" not in ureg("delivery", "ls", "--limit", "3").stderr
+    assert "no delivery 'xx'" in ureg("delivery", "attempts", "xx", code=3).stderr
+
+
+def test_an_empty_selector_is_refused(ureg: Any) -> None:
+    done = ureg("target", "add", "mine", "http://127.0.0.1:9", "--select", "", code=6)
+    assert "the selector is empty (such as kind=alias, or name=*" in done.stderr
+    ureg("target", "add", "mine", "http://127.0.0.1:9")
+    assert "the selector is empty" in ureg("route", "add", "r", "--select", " ", "--target", "mine", code=6).stderr
+    assert ureg.json("route", "ls") == []

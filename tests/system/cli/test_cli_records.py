@@ -224,7 +224,7 @@ def test_a_reader_that_goes_away_is_met_quietly(offline: Any) -> None:
         assert process.wait(30) in (0, 141)
 
 
-def test_on_a_terminal_of_forty_columns_no_line_is_broken(offline: Any) -> None:
+def test_on_a_terminal_of_forty_columns_only_a_long_name_is_longer(offline: Any) -> None:
     offline("set", "alias", "日本" * 20, "command=" + "w" * 300)
     offline("set", "alias", "e", 'command:="\\u001b[31m\\u202e"')
     main, side = pty.openpty()
@@ -246,7 +246,9 @@ def test_on_a_terminal_of_forty_columns_no_line_is_broken(offline: Any) -> None:
     os.close(main)
     lines = shown.decode().splitlines()
     assert len(lines) == 3
-    assert all(len(line) + sum(char in "日本" for char in line) <= 40 for line in lines)
+    (long,) = [line for line in lines if "日本" in line]
+    assert "日本" * 20 in long, "a name can be pasted"
+    assert all(len(line) <= 40 for line in lines if line != long)
     assert "\x1b" not in shown.decode()
 
 
@@ -255,3 +257,54 @@ def test_output_is_utf8_in_every_locale(offline: Any, locale: str) -> None:
     offline("set", "alias", "🦊", "command=é", LC_ALL=locale, PYTHONCOERCECLOCALE="0", PYTHONUTF8="0")
     shown = offline("get", "alias", "-o", "tsv", LC_ALL=locale, PYTHONCOERCECLOCALE="0", PYTHONUTF8="0").stdout
     assert shown.startswith("🦊\t")
+
+
+def test_what_cannot_be_a_name_or_a_value_is_one_clear_line(ureg: Any) -> None:
+    assert "the name is empty" in ureg("set", "alias", "", "command=x", code=6).stderr
+    done = ureg("set", "alias", "x", b"command=\xff", code=6)
+    (line,) = done.stderr.splitlines()
+    assert "'command' is given a value that is not UTF-8" in line
+
+
+def test_the_catalogue_needs_no_registry(bare: Any) -> None:
+    kinds = bare.json("kinds")
+    assert (len(kinds), {each["records"] for each in kinds}) == (42, {None})
+    assert bare.json("explain", "alias")["schema"]
+    assert {each["kind"] for each in bare.json("classes", "service")} == {"service"}
+    assert "did you mean" in bare("explain", "aliass", code=3).stderr
+    classes = bare.json("classes")
+    assert not bare.home.exists()
+    bare("init")
+    assert bare.json("classes") == classes
+    assert [{**each, "records": None} for each in bare.json("kinds")] == kinds
+
+
+def test_init_below_a_daemon_makes_nothing(online: Any) -> None:
+    token = online.home / "config" / "admin.token"
+    token.unlink()
+    done = online("init")
+    assert "created" not in done.stdout
+    assert "there already" in done.stdout
+    assert "a daemon runs, so nothing was made" in done.stderr
+    assert not token.exists()
+    online("down")
+    done = online("init")
+    assert done.stdout.startswith("created config/admin.token\n")
+    assert "there already" in done.stdout, "a new token is no new registry"
+
+
+def test_apply_of_many_tells_their_numbers(offline: Any) -> None:
+    lines = "".join(f'{{"kind": "alias", "name": "a{n}", "spec": {{"command": "x"}}}}\n' for n in range(21))
+    done = offline("apply", "-f", "-", stdin=lines)
+    assert (done.stdout, done.stderr) == ("", "21 created, revision 1\n")
+    assert offline("apply", "-f", "-", "-o", "ndjson", stdin=lines).stdout.count('"unchanged"') == 21
+    changed = lines.replace('"x"', '"y"')
+    done = offline("apply", "-f", "-", "-v", stdin=changed)
+    assert (len(done.stdout.splitlines()), done.stderr) == (21, "21 updated, revision 2\n")
+
+
+def test_what_was_set_is_told_without_steering_the_terminal(offline: Any) -> None:
+    name = "a\u202eb"
+    assert offline("set", "alias", name, "command=x").stdout == "alias/default/a\\u202eb created, revision 1\n"
+    assert offline("get", "alias", "-o", "name").stdout == f"alias/{name}\n"
+    assert offline("delete", "alias", name).stdout.startswith("alias/default/a\\u202eb deleted")

@@ -80,3 +80,16 @@ def test_repositories_of_folders_not_looked_through_have_not_vanished(offline: A
     assert offline.json("scan", "git", "--folder", str(tmp_path / "one"))["vanished"] == []
     gone = offline.json("scan", "git", "--folder", str(tmp_path / "two"))["vanished"]
     assert gone == [f"repository/{tmp_path / 'two' / 'repo'}"]
+
+
+def test_prune_leaves_what_another_person_of_this_machine_has(offline: Any, tmp_path: Path) -> None:
+    for who in ("ada", "bob"):
+        (tmp_path / who).mkdir()
+        (tmp_path / who / ".zshrc").write_text(f"alias of-{who}=x\nalias pw-{who}='mysql -pSECRET'\n")
+        done = offline("scan", "aliases", "-n", "box", "--prune", HOME=str(tmp_path / who))
+        assert f"alias 'pw-{who}' seems to hold a secret" in done.stderr
+        assert "SECRET" not in done.stdout + done.stderr
+    assert offline("get", "alias", "-o", "name").stdout.split() == ["alias/of-ada", "alias/of-bob"]
+    (tmp_path / "bob" / ".zshrc").write_text("alias other=x\n")
+    offline("scan", "aliases", "-n", "box", "--prune", HOME=str(tmp_path / "bob"))
+    assert offline("get", "alias", "-o", "name").stdout.split() == ["alias/of-ada", "alias/other"]

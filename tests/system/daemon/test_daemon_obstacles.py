@@ -7,8 +7,10 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
+import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -175,3 +177,65 @@ def test_up_says_why_it_did_not_start(tmp_path: Path, ureg: Callable[..., Any]) 
     assert found.returncode == 5
     (line,) = found.stderr.splitlines()
     assert "the port is taken" in line
+
+
+def test_up_ends_with_the_exit_code_of_its_cause(tmp_path: Path, ureg: Callable[..., Any]) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / ".universal_registry.db").write_bytes(b"precious" * 1000)
+    found = ureg(home, "up")
+    assert (found.returncode, len(found.stderr.splitlines())) == (1, 1)
+    assert ".universal_registry.db" in found.stderr
+    (tmp_path / "file").touch()
+    assert ureg(tmp_path / "file" / "home", "up").returncode == 1
+    assert ureg(tmp_path / "other", "up", REGISTRY_HEALTH_INTERVAL="often").returncode == 2
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that other users may look into, as those of pytest are not."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_the_daemon_of_another_user_is_not_ours_to_stop(
+    start: Callable[..., Any], open_folder: Path, shell_command: tuple[str, Callable[..., dict[str, str]]]
+) -> None:
+    daemon = start(open_folder / "home").ready()
+    program = (
+        "import os, sys\n"
+        "from universal_registry.__main__ import main\n"
+        "sys.argv = ['ureg', 'down', '--home', sys.argv[1] + '-none']\n"
+        "assert main() == 0  # which reads all modules: the other user may not be able to\n"
+        "os.setgroups([])\n"
+        "os.setgid(65534)\n"
+        "os.setuid(65534)\n"
+        "sys.argv[3] = sys.argv[3].removesuffix('-none')\n"
+        "sys.exit(main())\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program, str(daemon.places.home)],
+        env=shell_command[1](),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (found.returncode, found.stdout) == (4, "")
+    assert "is not yours" in found.stderr
+    assert daemon.end() == 0
+
+
+def test_odd_settings_stand_in_the_log(start: Callable[..., Any], tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "config.py").write_text("RETRY_CONFIG = {'max_retry': 3}\n")
+    daemon = start(home, REGISTRY_LISTN="x").ready()
+    notes = {event["note"] for event in daemon.events() if event["event"] == "settings"}
+    assert notes == {
+        "config.py:1: RETRY_CONFIG has no key max_retry; did you mean max_retries?",
+        "REGISTRY_LISTN: no setting is called so; did you mean REGISTRY_LISTEN?",
+    }
+    assert daemon.end() == 0
