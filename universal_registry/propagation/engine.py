@@ -154,6 +154,7 @@ class Engine:
         """Bring lanes and sessions in line with the targets and routes in force."""
         self._roster.refresh(await self._service.log.head())
         self._progress.routes(self._topology.routes.current().routes, now)
+        self._progress.lanes_moved(list(self._roster.by_address), self._roster.by_address, now)
         self._stale = False
 
     def _event_planned(self, change: Change, planned: Planned) -> None:
