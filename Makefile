@@ -31,6 +31,10 @@ check: setup ## Lint, format, types, layers, shape and shell scripts (under a mi
 	@$(MAKE) --no-print-directory --keep-going -j4 $(APART) check-lint check-format check-types check-layers check-shape check-shell
 	@echo 'all checks passed'
 
+.PHONY: bench
+bench: setup .venv-bench/.ready ## Measure it beside limits and peers, in one run (ARGS='--quick --only web')
+	@$(PYTHON) -m bench $(ARGS)
+
 .PHONY: docs
 docs: setup ## Write the generated reference pages anew, and test the documents
 	@$(PYTHON) -m universal_registry.registry.reference
@@ -42,15 +46,25 @@ setup: .venv/.ready-dev $(CATALOGUE).json ## Make .venv with all tools, from pin
 
 .PHONY: lock
 lock: ## Pin the newest allowed packages anew (needs uv and the network)
-	@rm -f requirements.txt requirements-dev.txt
+	@rm -f requirements.txt requirements-dev.txt requirements-bench.txt
 	@uv pip compile -q pyproject.toml --group build $(PINNING) -o requirements.txt
 	@uv pip compile -q pyproject.toml --group dev -c requirements.txt $(PINNING) -o requirements-dev.txt
+	@uv pip compile -q --group bench -c requirements.txt $(PINNING) -o requirements-bench.txt
 
 .venv/.ready-dev: pyproject.toml requirements-dev.txt
 	@sh scripts/setup.sh dev
 
 .venv/.ready-runtime: pyproject.toml requirements.txt
 	@sh scripts/setup.sh runtime
+
+# Without them the bench says so, and measures the rest.
+.venv-bench/.ready: requirements-bench.txt | .venv/.ready-dev
+	@echo 'making .venv-bench for the peers (once)' >&2
+	@if command -v uv >/dev/null 2>&1; then uv venv -q --clear --python $(PYTHON) .venv-bench && \
+	  uv pip install -q --python .venv-bench/bin/python --require-hashes -r requirements-bench.txt; else \
+	  $(PYTHON) -m venv --clear .venv-bench && \
+	  .venv-bench/bin/python -m pip install -q --require-hashes -r requirements-bench.txt; fi && touch $@ || \
+	  echo 'the peers could not be installed' >&2
 
 $(CATALOGUE).json: $(CATALOGUE).yaml universal_registry/registry/compile.py | .venv/.ready-runtime
 	@$(PYTHON) -m universal_registry.registry.compile

@@ -166,7 +166,9 @@ async def _content(context: Context, call: Call, key: Key) -> dict[str, Any]:
     """The document in the body, with the key of the path. What it says of its own key must agree."""
     content = await json_object(call)
     for field, wanted in key._asdict().items():
-        said = content.get(field, wanted)
+        if field not in content:
+            continue
+        said = content[field]
         if field == "kind" and isinstance(said, str):
             said = context.service.catalogue.kind(said).name
         if field == "name" and isinstance(said, str):

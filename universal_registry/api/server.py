@@ -145,6 +145,11 @@ class _Handler:
             raise too_large(limit)
         if not http.body_exists:
             return b""
+        if http.content.is_eof() and http.content.exception() is None:  # it came with the head
+            body = http.content.read_nowait()
+            if len(body) > limit:
+                raise too_large(limit)
+            return body
         pieces, size = [], 0
         try:
             async with asyncio.timeout(self._limits.body):

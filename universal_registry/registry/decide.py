@@ -29,7 +29,6 @@ from universal_registry.registry.record import (
     CONTENT_FIELDS,
     Content,
     Record,
-    content_of,
     encode_record,
     fingerprint,
 )
@@ -105,7 +104,15 @@ class _Deciding:
             return
         request = self._request
         record = Record(
-            **{field: getattr(content, field) for field in CONTENT_FIELDS},
+            classification=content.classification,
+            title=content.title,
+            description=content.description,
+            labels=content.labels,
+            annotations=content.annotations,
+            spec=content.spec,
+            lifecycle=content.lifecycle,
+            health=content.health,
+            expires_at=content.expires_at,
             kind=key.kind,
             namespace=key.namespace,
             name=key.name,
@@ -120,7 +127,7 @@ class _Deciding:
             fingerprint=print_,
         )
         self._made[key] = record
-        self._line(Op.PUT, record, changed_fields(content_of(old) if old else None, content), old)
+        self._line(Op.PUT, record, changed_fields(old, content), old)
         self.results.append(Result(key=key, effect=Effect.UPDATED if old else Effect.CREATED, record=record))
 
     def _delete(self, operation: Delete, old: Record | None) -> None:
@@ -271,6 +278,8 @@ def _resolve(value: Any, old: Any, key: Key, path: str) -> Any:
         raise Invalid(f"{path} of {key} says that its secret is kept, but there is none", hint="give the secret")
     resolved = {
         name: _resolve(item, old.get(name) if isinstance(old, dict) else None, key, f"{path}.{name}")
+        if isinstance(item, dict)
+        else item
         for name, item in value.items()
     }
     return value if all(resolved[name] is item for name, item in value.items()) else resolved
@@ -282,10 +291,12 @@ def changed_fields(old: Content | None, new: Content) -> tuple[str, ...]:
     for field in CONTENT_FIELDS:
         after = getattr(new, field)
         before = getattr(old, field) if old else None
+        if before == after:
+            continue
         if field in ("spec", "labels"):
             before = before or {}
             names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
             changed.extend(f"{field}.{name}" for name in sorted(names))
-        elif before != after and (old is not None or after):
+        elif old is not None or after:
             changed.append(field)
     return tuple(changed)

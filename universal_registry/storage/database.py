@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -112,6 +112,12 @@ class Database:
         """Run one statement inside the current transaction."""
         with translated(self.path):
             return self.writer.execute(sql, params).fetchall()
+
+    def executeeach(self, statements: Iterable[tuple[str, Params]]) -> list[Rows]:
+        """Run statements inside the current transaction, one after the other; the rows of each."""
+        execute = self.writer.execute
+        with translated(self.path):
+            return [execute(sql, params).fetchall() for sql, params in statements]
 
     def executemany(self, sql: str, params: Sequence[Params]) -> None:
         """Run one statement for each of `params` inside the current transaction."""
@@ -257,13 +263,21 @@ async def _to_the_end(commit: asyncio.Future[None]) -> None:
     commit.result()
 
 
-@contextmanager
-def translated(path: Path) -> Iterator[None]:
-    """SQLite's errors as ours."""
-    try:
-        yield
-    except apsw.Error as error:
-        raise translate(error, path) from error
+class translated:  # noqa: N801 - used as the verb that it is
+    """A block in which SQLite's errors become ours. A class: it stands around every statement, where a generator would
+    cost as much as some of them."""
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        """Nothing is needed."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, apsw.Error):
+            raise translate(error, self._path) from error
 
 
 def translate(error: apsw.Error, path: Path) -> RegistryError:

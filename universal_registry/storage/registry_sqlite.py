@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,17 @@ from universal_registry.registry.selector import Selector
 from universal_registry.registry.words import ENVELOPE
 from universal_registry.storage.database import Database, Read, Rows
 from universal_registry.storage.ddl import kind_ddl, promoted_fields, quoted, records_view
+from universal_registry.storage.known_rows import KnownRows, Row
 from universal_registry.storage.paging import decode_page, encode_page
 from universal_registry.storage.rows import change_of, record_of, row_of, row_of_change
 from universal_registry.storage.select_sql import where_sql
 from universal_registry.storage.sqlfiles import load_queries
 
 _COLUMNS = ", ".join(quoted(column) for column in ENVELOPE)
+_UID = ENVELOPE.index("uid")
 _SEQ_BITS = 20
+_HEAD_REVISION = f"(SELECT MAX(position) >> {_SEQ_BITS} FROM changes)"
+_VERSION = "PRAGMA data_version"
 _INCARNATION_DIGITS = 12
 _NO_REVISION = 1 << 42
 
@@ -44,6 +48,7 @@ class SqliteRegistry:
         self._catalogue = catalogue
         self._sql = load_queries("sqlite/registry.sql")
         self._tables = {kind.name: quoted(kind.plural) for kind in catalogue.kinds.values()}
+        self._known = KnownRows()
         self._meta: dict[str, str] = dict(database.read(self._sql["meta"]))
         if "incarnation" not in self._meta:
             raise StorageUnavailable(f"{database.path} was never initialised", hint="run: ureg init")
@@ -86,20 +91,17 @@ class SqliteRegistry:
 
     async def get(self, key: Key) -> Record | None:
         """The record, if there is one."""
-        rows = self._database.read(self._select(key.kind), (key.namespace, key.name))
+        rows = self._database.read(_select_sql(self._tables[key.kind]), (key.namespace, key.name))
         return record_of(key.kind, rows[0]) if rows else None
 
     async def look(self, key: Key) -> Seen:
         """The record and the head's revision: one statement, so one state. A miss takes a second look, at both."""
-        head = f"(SELECT MAX(position) >> {_SEQ_BITS} FROM changes)"
-        sql = f"SELECT {head}, {_COLUMNS} FROM {self._tables[key.kind]} WHERE namespace = ? AND name = ?"
-        rows = self._database.read(sql, (key.namespace, key.name))
+        table = self._tables[key.kind]
+        rows = self._database.read(_look_sql(table), (key.namespace, key.name))
         if not rows:
-            # Not at once, though it would do for both: an outer join costs five times the plain read.
-            joined = f"(SELECT 1) LEFT JOIN {self._tables[key.kind]} ON namespace = ? AND name = ?"
-            rows = self._database.read(f"SELECT {head}, {_COLUMNS} FROM {joined}", (key.namespace, key.name))
+            rows = self._database.read(_look_again_sql(table), (key.namespace, key.name))
         revision, *row = rows[0]
-        there = row[ENVELOPE.index("uid")] is not None
+        there = row[_UID] is not None
         return Seen(record=record_of(key.kind, tuple(row)) if there else None, revision=revision or 0)
 
     async def find(self, name: str, namespace: str | None = None) -> Sequence[Record]:
@@ -239,34 +241,39 @@ class SqliteRegistry:
     @asynccontextmanager
     async def batch(self) -> AsyncIterator[_SqliteBatch]:
         """A transaction with the write guard open."""
-        async with self._database.transaction():
-            batch = _SqliteBatch(
-                self._database, self._sql, self._tables, self._head(self._database.execute(self._sql["head"]))
-            )
-            yield batch
-            batch.finish()
-
-    def _select(self, kind: str) -> str:
-        return f"SELECT {_COLUMNS} FROM {self._tables[kind]} WHERE namespace = ? AND name = ?"
+        try:
+            async with self._database.transaction():
+                head = self._head(self._database.execute(self._sql["head"]))
+                self._known.of_version(self._database.execute(_VERSION)[0][0])
+                batch = _SqliteBatch(self._database, self._sql, self._tables, self._known, head)
+                yield batch
+                batch.finish()
+        except BaseException:  # whatever ended it: nobody can say here whether it was committed
+            self._known.forget()
+            raise
+        self._known.keep(batch.rows)
 
 
 class _SqliteBatch:
     """An open transaction."""
 
-    def __init__(self, database: Database, sql: Mapping[str, str], tables: Mapping[str, str], head: Head) -> None:
+    def __init__(
+        self, database: Database, sql: Mapping[str, str], tables: Mapping[str, str], known: KnownRows, head: Head
+    ) -> None:
         self._database = database
         self._sql = sql
         self._tables = tables
+        self._known = known
         self._guard_is_open = False
         self.head = head
+        self.rows: dict[Key, Row | None] = {}
 
     async def heads(self, keys: Iterable[Key]) -> dict[Key, Record | None]:
-        found: dict[Key, Record | None] = {}
-        for key in keys:
-            sql = f"SELECT {_COLUMNS} FROM {self._tables[key.kind]} WHERE namespace = ? AND name = ?"
-            rows = self._database.execute(sql, (key.namespace, key.name))
-            found[key] = record_of(key.kind, rows[0]) if rows else None
-        return found
+        rows = {key: self._known.get(key) for key in keys}
+        asked = [key for key, row in rows.items() if row is None]
+        answers = self._database.executeeach((_select_sql(self._tables[key.kind]), key[1:]) for key in asked)
+        rows.update((key, answer[0]) for key, answer in zip(asked, answers, strict=True) if answer)
+        return {key: None if row is None else record_of(key.kind, row) for key, row in rows.items()}
 
     async def kept(self, names: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Kept]:
         rows = [row for name in names for row in self._database.execute(self._sql["kept"], name)]
@@ -283,12 +290,17 @@ class _SqliteBatch:
         self._guard_is_open = True
         lines = [row_of_change(change, _position(change.revision, change.seq)) for change in changes]
         self._database.executemany(self._sql["append"], lines)
-        for key, record in records.items():
-            table = self._tables[key.kind]
-            if record is None:
-                self._database.execute(f"DELETE FROM {table} WHERE namespace = ? AND name = ?", key[1:])
+        self.rows = {key: None if record is None else row_of(record) for key, record in records.items()}
+        by_kind: dict[str, list[Row]] = {}
+        for key, row in self.rows.items():
+            if row is None:
+                self._database.execute(
+                    f"DELETE FROM {self._tables[key.kind]} WHERE namespace = ? AND name = ?", key[1:]
+                )
             else:
-                self._database.execute(_upsert_sql(table), row_of(record))
+                by_kind.setdefault(key.kind, []).append(row)
+        for kind, rows in by_kind.items():
+            self._database.executemany(_upsert_sql(self._tables[kind]), rows)
 
     def _keep(self, kept: Sequence[Kept]) -> None:
         rows = [msgspec.structs.astuple(each) for each in kept]
@@ -310,6 +322,24 @@ def _position(revision: int, seq: int) -> int:
     return (revision << _SEQ_BITS) + seq
 
 
+@cache
+def _select_sql(table: str) -> str:
+    return f"SELECT {_COLUMNS} FROM {table} WHERE namespace = ? AND name = ?"
+
+
+@cache
+def _look_sql(table: str) -> str:
+    return f"SELECT {_HEAD_REVISION}, {_COLUMNS} FROM {table} WHERE namespace = ? AND name = ?"
+
+
+@cache
+def _look_again_sql(table: str) -> str:
+    # Not at once, though it would do for both: an outer join costs five times the plain read.
+    joined = f"(SELECT 1) LEFT JOIN {table} ON namespace = ? AND name = ?"
+    return f"SELECT {_HEAD_REVISION}, {_COLUMNS} FROM {joined}"
+
+
+@cache
 def _upsert_sql(table: str) -> str:
     values = ", ".join("?" * len(ENVELOPE))
     updates = ", ".join(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -11,28 +12,35 @@ from universal_registry.log.change import Change, Op
 from universal_registry.registry.record import Record
 from universal_registry.registry.words import ENVELOPE
 
-_JSON_COLUMNS = frozenset({"labels", "annotations", "spec", "managers", "health"})
-_DECODERS = tuple((name, name in _JSON_COLUMNS) for name in ENVELOPE)
+_JSON_COLUMNS = ("labels", "annotations", "spec", "managers", "health")
+_JSON_AT = tuple(ENVELOPE.index(name) for name in _JSON_COLUMNS)
+_HEALTH, _EXPIRES_AT = ENVELOPE.index("health"), ENVELOPE.index("expires_at")
+_ENVELOPE_OF = attrgetter(*ENVELOPE)
+_EMPTY = "{}"
 _OPS = {str(op): op for op in Op}
 _STRINGS = msgspec.json.Decoder(tuple[str, ...])
 
 
 def record_of(kind: str, row: tuple[Any, ...]) -> Record:
     """A record from the envelope columns of its kind's table, in the order of ENVELOPE."""
-    values = {
-        name: orjson.loads(value) if is_json else value
-        for (name, is_json), value in zip(_DECODERS, row, strict=True)
-        if value is not None
-    }
+    row = tuple(row)  # as asyncpg gives it, it is none
+    values = dict(zip(ENVELOPE, row, strict=True))
+    for name in _JSON_COLUMNS:
+        text = values[name]
+        if text is not None:
+            values[name] = {} if text == _EMPTY else orjson.loads(text)
+    if row.count(None) > (row[_HEALTH] is None) + (row[_EXPIRES_AT] is None):  # a column that is never null in a record
+        values = {name: value for name, value in values.items() if value is not None}
     return Record(kind=kind, **values)
 
 
 def row_of(record: Record) -> tuple[Any, ...]:
     """The envelope columns of a record, in the order of ENVELOPE."""
-    return tuple(
-        _text(value) if is_json and value is not None else value
-        for (name, is_json), value in ((each, getattr(record, each[0])) for each in _DECODERS)
-    )
+    row = list(_ENVELOPE_OF(record))
+    for at in _JSON_AT:
+        if (value := row[at]) is not None:
+            row[at] = _text(value) if value else _EMPTY
+    return tuple(row)
 
 
 def change_of(row: tuple[Any, ...]) -> Change:

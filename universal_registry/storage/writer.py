@@ -21,7 +21,7 @@ from universal_registry.registry.once import Kept, check_same, is_current
 from universal_registry.registry.operation import Asked, Committed, Decision, Request
 from universal_registry.registry.record import Record
 
-MOST_OPERATIONS = 256
+MOST_OPERATIONS = 128
 
 
 class Batch(Protocol):
