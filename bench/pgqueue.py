@@ -36,7 +36,7 @@ async def _work(folder: str, url: str, in_flight: int) -> None:
     import aiohttp
     import asyncpg
     from pgqueuer import PgQueuer  # type: ignore[import-not-found]
-    from pgqueuer.db import AsyncpgPoolDriver  # type: ignore[import-not-found]
+    from pgqueuer.db import AsyncpgPoolDriver
 
     pool = asyncpg.create_pool(host=folder, database="pgqueuer", user="registry", min_size=2, max_size=10)
     async with pool, aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=in_flight)) as session:

@@ -91,7 +91,9 @@ def test_the_connection_is_kept():
         assert client.request("GET", "/1").body == b"ok"
         assert client.request("GET", "/2").body == b"ok"
         assert client.request("GET", "/3").body == b""
-        assert client.request("GET", "/4").body == b"ok"  # the server had closed the idle connection
+        assert client._kept is not None
+        assert client._kept.sock.recv(1, socket.MSG_PEEK) == b""  # until the server has closed the idle connection
+        assert client.request("GET", "/4").body == b"ok"
     assert [each.split()[1] for each in heard] == [b"/1", b"/2", b"/3", b"/4"]
 
 
