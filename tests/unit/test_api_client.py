@@ -269,3 +269,30 @@ def test_the_import_is_light():
     for heavy in ("asyncio", "http", "email", "ssl", "urllib", "orjson", "msgspec", "dataclasses", "json", "socket"):
         assert heavy not in loaded
     assert tree.RegistryError.code == "internal"
+
+
+@pytest.mark.parametrize(("method", "gives_up"), [("GET", True), ("HEAD", True), ("PUT", False)])
+def test_whoever_only_asks_is_told_sooner_that_nobody_answers(method, gives_up):
+    """The far side is silent for longer than a read waits, and answers before a write gives up."""
+    answered = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def run() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                _request(connection)
+                answered.wait(10)
+                connection.sendall(OK)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        with Client(address, timeout=0.05, write_timeout=10) as client:
+            if gives_up:
+                with pytest.raises(TimedOut, match="the daemon is busy or stopped"):
+                    client.request(method, "/")
+                answered.set()
+            else:
+                threading.Timer(0.2, answered.set).start()
+                assert client.request(method, "/").body == b"ok"
+        thread.join(10)

@@ -73,3 +73,11 @@ def test_there_is_a_limit(tmp_path: Path) -> None:
         os.ftruncate(file.fileno(), (16 << 20) + 1)
     with pytest.raises(TooLarge):
         gather((str(large),))
+
+
+def test_what_is_no_plain_file_in_a_folder_is_passed_over(tmp_path: Path) -> None:
+    """Opening a FIFO waits for a writer that never comes."""
+    (tmp_path / "a.yaml").write_text("kind: alias\nname: gs\nspec: {command: x}\n")
+    os.mkfifo(tmp_path / "b.yaml")
+    (tmp_path / "c.yaml").symlink_to(tmp_path / "nowhere.yaml")
+    assert [placed.value["name"] for placed in gather((str(tmp_path),))] == ["gs"]

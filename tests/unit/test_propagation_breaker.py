@@ -127,7 +127,3 @@ def test_switched_off_it_never_opens_and_an_open_one_closes() -> None:
         after = breaker.failed(after, NOW, off, probe=True)
     assert (after.breaker, after.failures) == (Breaker.CLOSED, 100)
     assert breaker.failed(open_lane(), NOW, off, probe=False).breaker is Breaker.CLOSED
-
-
-def test_reset_by_hand() -> None:
-    assert breaker.may_send(breaker.reset(open_lane()), NOW) == ""

@@ -10,7 +10,7 @@ import pytest
 
 from universal_registry.kernel.errors import Corrupt, Refused
 from universal_registry.log.change import Change, Op
-from universal_registry.propagation.deliver import prepare
+from universal_registry.propagation.deliver import body_of, sign_and_address
 from universal_registry.propagation.ports import Envelope
 from universal_registry.propagation.target import Target, parse_target, shell_word
 from universal_registry.registry.record import Record, encode_record
@@ -79,7 +79,8 @@ def spec(url: str | None = "https://hooks.example/x", **delivery: Any) -> dict[s
 
 
 def sent(change: Change, **more: Any) -> Envelope:
-    return prepare("dlv_1", change, more.pop("to", target(spec())), incarnation=HERE, now=NOW, **more)
+    to, timeout = more.pop("to", target(spec())), more.pop("timeout", 30.0)
+    return sign_and_address("dlv_1", body_of(change, HERE, **more), to, NOW, timeout)
 
 
 def body(change: Change, **more: Any) -> dict[str, Any]:

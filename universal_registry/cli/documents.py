@@ -23,7 +23,7 @@ class Placed(NamedTuple):
 
 
 def gather(paths: tuple[str, ...]) -> list[Placed]:
-    """All documents of files, folders (files with a known ending, in order, not hidden ones) and `-`.
+    """All documents of files, folders (plain files with a known ending, in order, not hidden ones) and `-`.
 
     A list of records counts as its items. Raises Malformed, TooLarge, NotFound, UsageError naming the file.
     """
@@ -43,7 +43,9 @@ def _files(path: str) -> list[str]:
     found = []
     for folder, folders, names in os.walk(path, onerror=_refuse):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [os.path.join(folder, name) for name in sorted(names) if _is_ours(name)]
+        found += [
+            file for name in sorted(names) if _is_ours(name) and os.path.isfile(file := os.path.join(folder, name))
+        ]
     if not found:
         raise NotFound(f"no documents in {path!r:.200}", hint=f"their names end with {', '.join(ENDINGS)}")
     return found

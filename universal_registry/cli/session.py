@@ -13,8 +13,8 @@ from universal_registry.environment import Loaded, load
 from universal_registry.kernel.errors import RegistryError, Unauthenticated
 from universal_registry.kernel.settings import Places, Settings
 
-# A bulk write may take its time; a command that people wait for tells it by Ctrl-C.
-_PATIENCE = 120.0
+# A bulk write may take its time; whoever only asks is told sooner that nobody answers.
+_READ_SECONDS, _WRITE_SECONDS = 20.0, 120.0
 HOME: ContextVar[str | None] = ContextVar("home", default=None)
 """What `--home` said, before the command or after it."""
 PAGE = 1000
@@ -99,9 +99,11 @@ def session(*, drive: bool = True) -> Iterator[Session]:
     """Connect, and close at the end. `drive`: without a daemon, deliveries that are due are tried in this process."""
     settings = current_settings()
     address = find_daemon(Places(settings.home))
-    caller = (
-        _embedded(settings, drive=drive) if address is None else Client(address, _token(settings, address), _PATIENCE)
-    )
+    caller: Caller
+    if address is None:
+        caller = _embedded(settings, drive=drive)
+    else:
+        caller = Client(address, _token(settings, address), _READ_SECONDS, _WRITE_SECONDS)
     try:
         yield Session(settings, caller, address)
     finally:

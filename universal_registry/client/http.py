@@ -20,6 +20,9 @@ Query = Mapping[str, Any] | Iterable[tuple[str, Any]]
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 
+_READS = ("GET", "HEAD")
+
+
 class HasAddress(Protocol):
     """What `find_daemon` needs of the places below a home (`kernel.settings.Places`)."""
 
@@ -171,14 +174,18 @@ def daemon_addresses(places: HasAddress) -> tuple[str, ...]:
 class Client:
     """A Caller over a socket. Keeps one connection open between requests; for one thread.
 
-    `address`: the absolute path of a Unix socket, or `HOST:PORT`. `timeout`: seconds without a byte from the daemon.
+    `address`: the absolute path of a Unix socket, or `HOST:PORT`. `timeout`: seconds without a byte from the daemon;
+    `write_timeout`: the same for requests that change something, where that is more.
     A request is sent once: when its connection breaks, Unreachable says that it may or may not have been done.
     """
 
-    def __init__(self, address: str, token: str | None = None, timeout: float = 30.0) -> None:
+    def __init__(
+        self, address: str, token: str | None = None, timeout: float = 30.0, write_timeout: float = 0.0
+    ) -> None:
         self.address = address
         self._token = token
         self._timeout = timeout
+        self._write_timeout = max(timeout, write_timeout)
         self._kept: Connection | None = None
 
     def __enter__(self) -> Self:
@@ -221,14 +228,15 @@ class Client:
             if rest:
                 yield rest
 
-    def take(self) -> Connection:
+    def take(self, method: str) -> Connection:
         """A connection to send on: the kept one while it lives, else a new one."""
+        seconds = self._timeout if method in _READS else self._write_timeout
         kept, self._kept = self._kept, None
         if kept is not None:
-            if kept.still_open(self._timeout):
+            if kept.still_open(seconds):
                 return kept
             kept.close()
-        return Connection(self.address, self._timeout)
+        return Connection(self.address, seconds)
 
     def give_back(self, connection: Connection) -> None:
         """Keep the connection for the next request, or close it."""
@@ -261,7 +269,7 @@ class _Exchange:
 
     def __enter__(self) -> Self:
         head = self._client.head_bytes(self._method, self._target, self._sent, len(self._body))
-        self._connection = self._client.take()
+        self._connection = self._client.take(self._method)
         try:
             self._connection.send(head + self._body)
             self.status, self.headers = self._connection.head()
@@ -288,8 +296,8 @@ class _Exchange:
     def _unreachable(self, error: Exception) -> Unreachable | TimedOut:
         where = self._client.address
         if isinstance(error, TimeoutError):
-            return TimedOut(f"no answer from {where} in time", hint="`ureg status` tells what the daemon does")
+            return TimedOut(f"no answer from {where} in time", hint="the daemon is busy or stopped: its log says more")
         if isinstance(error, ValueError):
             return Unreachable(f"the answer from {where} is not HTTP: {error}", hint="is another program there?")
-        doubt = "" if self._method in ("GET", "HEAD") else "; what was asked may or may not have been done"
+        doubt = "" if self._method in _READS else "; what was asked may or may not have been done"
         return Unreachable(f"{where} broke the connection{doubt}")

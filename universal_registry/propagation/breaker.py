@@ -84,11 +84,6 @@ def failed(lane: Lane, now: datetime, retry: RetrySettings, *, probe: bool) -> L
     return lane
 
 
-def reset(lane: Lane) -> Lane:
-    """The lane with its breaker closed by hand."""
-    return replace(lane, breaker=Breaker.CLOSED, failures=0, trips=0, open_until=None)
-
-
 def open_time(trips: int, retry: RetrySettings) -> timedelta:
     """How long the breaker stays open when it opens for the `trips`-th time in a row (from 1)."""
     times = min(2 ** min(max(trips - 1, 0), 10), LONGEST_OPEN)

@@ -17,31 +17,7 @@ from universal_registry.propagation.target import Target
 from universal_registry.registry.record import Record
 from universal_registry.security.signing import ID_HEADER, TIMESTAMP_HEADER, parse_secret, signed_headers
 
-DEFAULT_TIMEOUT = 30.0
 _FIXED_HEADERS = (("content-type", CONTENT_TYPE), ("user-agent", f"universal-registry/{__version__}"))
-
-
-def prepare(
-    delivery_id: str,
-    change: Change,
-    target: Target,
-    *,
-    incarnation: str,
-    now: datetime,
-    record: Record | None = None,
-    clear_spec: dict[str, Any] | None = None,
-    payload: Any = None,
-    timeout: float = DEFAULT_TIMEOUT,
-) -> Envelope:
-    """The exact request for one attempt at a line's delivery.
-
-    `record`: the line's body, decoded, where that is at hand. `clear_spec`: only where the route includes secrets.
-    `payload`: of an event, opened. `timeout`: seconds, where the target sets none. Raises Refused while the target's
-    record allows no delivery, Corrupt for a line without a body.
-    """
-    return sign_and_address(
-        delivery_id, body_of(change, incarnation, record, clear_spec, payload), target, now, timeout
-    )
 
 
 def body_of(

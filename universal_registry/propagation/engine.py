@@ -146,7 +146,10 @@ class Engine:
     async def _follow(self) -> None:
         """Read what is new about targets and routes. When something about them changed, the lanes are stale."""
         while self._followed < self._head:
-            for change in await self._service.log.changes(self._followed, 1000):
+            lines = await self._service.log.changes(self._followed, 1000)
+            if not lines:  # the log ends before the head that was seen: whoever plans next looks again
+                return
+            for change in lines:
                 self._stale = self._topology.follow(change) or self._stale
                 self._followed = change.revision
 

@@ -18,7 +18,8 @@ class Breaker(StrEnum):
     HALF_OPEN = "half-open"
 
 
-WHOLE = (1 << 20) - 1
+_SEQ_BITS = 20
+WHOLE = (1 << _SEQ_BITS) - 1
 """The `seq` of a position behind all lines of its revision."""
 
 
@@ -27,6 +28,16 @@ class Position(msgspec.Struct, frozen=True, order=True):
 
     revision: int
     seq: int
+
+    @property
+    def packed(self) -> int:
+        """As one number that sorts alike."""
+        return (self.revision << _SEQ_BITS) + self.seq
+
+
+def unpacked(number: int) -> Position:
+    """The position of a packed number."""
+    return Position(number >> _SEQ_BITS, number & WHOLE)
 
 
 class Backfill(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ import msgspec
 from universal_registry.kernel.ids import Key
 from universal_registry.kernel.world import World
 from universal_registry.log.change import Change, Op
-from universal_registry.propagation.lane import WHOLE, Backfill, Delivery, Position
+from universal_registry.propagation.lane import WHOLE, Backfill, Delivery, Position, unpacked
 from universal_registry.propagation.outbox import Outbox
 from universal_registry.propagation.plan import Planned, plan, plan_backfill, starts_backfill
 from universal_registry.propagation.ports import LaneStore
@@ -20,7 +20,6 @@ from universal_registry.propagation.topology import Topology
 from universal_registry.propagation.window import WINDOW, LaneRun, Mark
 from universal_registry.registry.service import RegistryService
 
-_SEQ_BITS = 20
 # Others must get their turn while many lanes catch up: so many windows of backfills a pass.
 _BACKFILLS_A_PASS = 16
 _MOST_BLOCK_BYTES = 8 << 20
@@ -163,7 +162,8 @@ class Planner:
         if not routes:
             run.scanned = behind
             return
-        lines = await self._read(backfill.at >> _SEQ_BITS, backfill.at & WHOLE, backfill.upto - 1)
+        begun = unpacked(backfill.at)
+        lines = await self._read(begun.revision, begun.seq, backfill.upto - 1)
         for change in lines:
             mark = _at(behind, backfill, Position(change.revision, change.seq))
             planned = await self._older(change, routes, run, incarnation)
@@ -232,8 +232,7 @@ class Planner:
 
 
 def _at(behind: Mark, backfill: Backfill, position: Position) -> Mark:
-    packed = (position.revision << _SEQ_BITS) + position.seq
-    return msgspec.structs.replace(behind, backfill=msgspec.structs.replace(backfill, at=packed))
+    return msgspec.structs.replace(behind, backfill=msgspec.structs.replace(backfill, at=position.packed))
 
 
 def _size(lines: Sequence[Change]) -> int:

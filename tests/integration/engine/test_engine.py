@@ -668,3 +668,22 @@ async def test_a_seal_that_does_not_open_holds_the_lane(stage: Stage) -> None:
     await stage.settle()
     assert (await stage.lanes.depth()).queue_depth == 3
     assert "key" in stage.engine._runs[(await stage.lane("one")).lane_id].target.held
+
+
+@pytest.mark.timeout(20)
+async def test_a_log_that_ends_before_its_head_does_not_hold_the_daemon(stage: Stage) -> None:
+    """As when lines vanish between two reads, or a replica lags: it comes back to them later."""
+    await stage.target("one")
+    await stage.route("all", "one")
+    await stage.settle()
+    real_changes = stage.registry.changes
+
+    async def nothing(after: int, limit: int, *, upto: int | None = None) -> Any:
+        return []
+
+    stage.registry.changes = nothing
+    await stage.alias("gs")
+    assert not await stage.engine.plan()
+    stage.registry.changes = real_changes
+    await stage.settle()
+    assert stage.targets.names("one") == ["gs"]
