@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,3 +32,9 @@ def postgres(postgres_server: pgserver.Server) -> Iterator[pgserver.Server]:
     """That server, for a test which makes databases on it: they are dropped when it ends."""
     yield postgres_server
     postgres_server.drop()
+
+
+def pytest_configure() -> None:
+    """A shell lets what it starts with `&` ignore Ctrl-C, and so would every program that a test starts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
