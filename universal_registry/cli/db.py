@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from universal_registry.kernel.settings import Settings
     from universal_registry.registry.check import Checked
+    from universal_registry.storage.pending import Pending
 
 _SHAPE = Shape(
     "migrations to run: the stores are up to date",
@@ -83,22 +84,21 @@ async def _check(settings: Settings, progress: Callable[[str], None]) -> Checked
 @output_option("table", "json", "ndjson", "name")
 def migrate(dry_run: bool, output: str) -> None:
     """Bring the stores up to this version, and list the steps that were missing. A daemon does so as it starts."""
-    from universal_registry.kernel.errors import Refused
-    from universal_registry.storage.pending import pending_migrations
-
     settings = current_settings()
-    if settings.database is not None:
-        # Its steps run under a lock of the server, by whoever opens the store for writing first.
-        if dry_run:
-            raise Refused("listing the steps is not built yet on PostgreSQL", hint="a daemon runs them as it starts")
-        asyncio.run(_migrate(settings))
-        note("up to date")
-        return
-    found = pending_migrations(_initialised(settings))
+    found = _pending(settings)
     emit([step._asdict() for step in found], output, _SHAPE)
     if found and not dry_run:
         asyncio.run(_migrate(settings))
         note(f"{len(found)} done")
+
+
+def _pending(settings: Settings) -> list[Pending]:
+    from universal_registry.kernel.world import SystemWorld
+    from universal_registry.storage.pending import pending_migrations, pending_on_server
+
+    if settings.database is not None:
+        return asyncio.run(pending_on_server(settings.database, SystemWorld()))
+    return pending_migrations(_initialised(settings))
 
 
 def _initialised(settings: Settings) -> Places:

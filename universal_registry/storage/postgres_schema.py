@@ -25,6 +25,22 @@ async def bring_up(
     for a schema that is not up to date when `read_only`.
     """
     await _check_server(connection, place)
+    missing = await missing_steps(connection, store, place)
+    if read_only:
+        if missing:
+            last, newest = missing[0].number - 1, missing[-1].number
+            raise Conflict(f"{place} has schema {store} {last}, not yet {newest}", hint="run: ureg init")
+        return
+    async with _turn(connection):
+        for step in missing:
+            await _apply(connection, store, step)
+        if prepare is not None:
+            async with connection.transaction():
+                await prepare(connection)
+
+
+async def missing_steps(connection: PgConnection, store: str, place: str) -> tuple[Migration, ...]:
+    """The migrations that were not run yet, in order. Raises NewerStore for a schema from a later program."""
     steps = load_migrations(store, "postgres")
     version = await _version(connection, store)
     if version > len(steps):
@@ -32,16 +48,7 @@ async def bring_up(
             f"{place} has schema {store} {version}; this program knows up to {len(steps)}",
             hint="start the newer universal-registry that wrote it",
         )
-    if read_only:
-        if version < len(steps):
-            raise Conflict(f"{place} has schema {store} {version}, not yet {len(steps)}", hint="run: ureg init")
-        return
-    async with _turn(connection):
-        for step in steps:
-            await _apply(connection, store, step)
-        if prepare is not None:
-            async with connection.transaction():
-                await prepare(connection)
+    return steps[version:]
 
 
 async def _apply(connection: PgConnection, store: str, step: Migration) -> None:

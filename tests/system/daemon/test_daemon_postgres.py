@@ -47,6 +47,28 @@ def test_init_up_set_get_and_status_say_where_it_is(
     assert postgres.sql("SELECT name FROM registry.aliases ORDER BY name", "daemons").split() == ["gd", "gs"]
 
 
+def test_missing_steps_of_the_schemas_are_listed_and_run(
+    ureg: Callable[..., Any], env: dict[str, str], tmp_path: Path, postgres: pgserver.Server
+) -> None:
+    home = tmp_path / "home"
+
+    def listed() -> list[str]:
+        done = ureg(home, "db", "migrate", "--dry-run", "-o", "name", **env)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()
+
+    missing = listed()
+    assert missing[0] == "registry/0001"
+    assert "propagation/0001" in missing
+    assert listed() == missing, "looking changes nothing"
+    assert ureg(home, "init", **env).returncode == 0
+    assert listed() == []
+    assert ureg(home, "db", "migrate", **env).stderr == "no migrations to run: the stores are up to date\n"
+    postgres.sql("INSERT INTO propagation.migrations (number, name) VALUES (99, 'later')", "daemons")
+    done = ureg(home, "db", "migrate", "--dry-run", **env)
+    assert (done.returncode, "schema propagation 99" in done.stderr) == (5, True)
+
+
 def test_two_daemons_on_one_database_hear_of_each_other(
     start: Callable[..., Any], env: dict[str, str], tmp_path: Path
 ) -> None:
