@@ -82,9 +82,14 @@ def _ureg(folder: Path) -> Ureg:
 
 
 @pytest.fixture
-def bare(tmp_path: Path) -> Ureg:
-    """A home that is not there yet."""
-    return _ureg(tmp_path)
+def bare(tmp_path: Path, request: pytest.FixtureRequest) -> Ureg:
+    """A home that is not there yet. On SQLite, unless a test asks for "postgresql" (indirectly)."""
+    made = _ureg(tmp_path)
+    if getattr(request, "param", "sqlite") == "postgresql":
+        server = request.getfixturevalue("postgres")
+        server.database("fronts")
+        made.environ |= server.environment("fronts")
+    return made
 
 
 @pytest.fixture
