@@ -1,7 +1,7 @@
 """The same job for pgqueuer, run by the peers' own Python: `python -m bench.pgqueue install|enqueue|work FOLDER ...`.
 
 `enqueue FOLDER COUNT BYTES`; `work FOLDER URL IN_FLIGHT`: POSTs each job's payload until it is ended. The database is
-`pgqueuer` on the socket in FOLDER. Batches and pool as its own documentation has them for throughput.
+`pgqueuer` on the socket in FOLDER. The worker's batches and pool as its own documentation has them for throughput.
 """
 
 from __future__ import annotations
@@ -24,10 +24,15 @@ async def _install(folder: str) -> None:
 
 
 async def _enqueue(folder: str, number: int, size: int) -> None:
-    queries = await _connected(folder)
-    for at in range(0, number, 500):
-        some = min(500, number - at)
-        await queries.enqueue(["deliver"] * some, [b"b" * size] * some, [0] * some)
+    """Each job by a call and a commit of its own, over 16 connections: as our records are put one by one."""
+    left, payload = iter(range(number)), b"b" * size
+
+    async def connection() -> None:
+        queries = await _connected(folder)
+        for _ in left:
+            await queries.enqueue("deliver", payload)
+
+    await asyncio.gather(*(connection() for _ in range(16)))
     used = os.times()
     print(used.user + used.system)
 

@@ -9,19 +9,24 @@ usage: registry_cli.sh COMMAND [ARGUMENTS]
   init                                          make the stores and the key (twice does no harm)
   status                                        what runs, what waits, what failed
   unidirectional --source NAME --target NAME    send a record, and each later change of it, to a target
-  bidirectional  --source NAME --target NAME    keep a record the same here and there
+  bidirectional  --source NAME --target NAME    keep a record the same here and there (waits for peers)
   multicast      --source NAME --targets "A,B"  send to some targets
   broadcast      --source NAME [--exclude "A"]  send to all targets but some
-  enable-stream  ID PROTOCOL                    open a stream
+  fanout         --source NAME --targets "A,B"  send to many targets side by side
+  chain          --source NAME --targets "A,B"  send to targets one after the other
+  mesh           NAME NAME...                   keep records the same everywhere (waits for peers)
+  enable-stream  ID PROTOCOL                    open a stream (not built yet)
   help                                          this text
 
 Also without flags: unidirectional SOURCE TARGET PAYLOAD, bidirectional A B PAYLOAD, multicast SOURCE TARGET... PAYLOAD,
-broadcast SOURCE PAYLOAD. A payload is JSON, @FILE, - (standard input) or text. COMMAND --help says more; ./ureg does more.
+broadcast SOURCE PAYLOAD. A payload is JSON, @FILE, - (standard input) or text; as the last word of multicast it is not
+plain text. Without one it is the record itself, now and after each change. COMMAND --help says more; ./ureg does more.
 TEXT
 }
 
 case ${1:-help} in
-  init | status | unidirectional | bidirectional | multicast | broadcast | enable-stream) ;;
+  init | status | unidirectional | bidirectional | multicast | broadcast | fanout | chain | mesh) ;;
+  enable-stream) ;;
   help | -h | --help)
     usage
     exit 0

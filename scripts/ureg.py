@@ -8,7 +8,20 @@ import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 # What the program cannot do without (uvloop it can).
-NEEDED = ("aiohttp", "apsw", "asyncpg", "click", "cryptography", "idna", "msgspec", "orjson", "ruamel", "yarl")
+NEEDED = (
+    "aiohttp",
+    "apsw",
+    "asyncpg",
+    "click",
+    "cryptography",
+    "httptools",
+    "idna",
+    "jinja2",
+    "msgspec",
+    "orjson",
+    "prometheus_client",
+    "ruamel",
+)
 
 
 def start():

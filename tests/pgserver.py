@@ -129,8 +129,12 @@ class Server:
 
     def sql(self, text: str, database: str = "postgres") -> str:
         """Run it by psql; rows as `a|b`. Raises CalledProcessError with what the server said."""
-        return self._run("psql", "-h", self.folder, "-U", USER, "-d", database, "-X", "-A", "-t", "-q",
-                         "-v", "ON_ERROR_STOP=1", "-c", text)  # fmt: skip
+        _, *options = self.psql(database)
+        return self._run("psql", *options, "-v", "ON_ERROR_STOP=1", "-c", text)
+
+    def psql(self, database: str) -> list[str]:
+        """The command by which somebody else asks it something; rows come as `a|b`."""
+        return [str(self.bin / "psql"), "-h", str(self.folder), "-U", USER, "-d", database, "-X", "-A", "-t", "-q"]
 
     def dump(self, database: str) -> bytes:
         """All that a backup of the database holds."""

@@ -9,33 +9,40 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from universal_registry.api.auth import Auth
+from universal_registry.api.context import Observed
 from universal_registry.api.dispatch import Api
-from universal_registry.api.http import Request, Response
-from universal_registry.api.inprocess import InProcess
+from universal_registry.api.inprocess import Embedded, InProcess
 from universal_registry.environment import child_environment, load_settings, runtime_dir
-from universal_registry.kernel.errors import NotFound
+from universal_registry.kernel.errors import NotFound, StorageUnavailable
 from universal_registry.kernel.settings import Places, Settings
 from universal_registry.kernel.world import SystemWorld, World
+from universal_registry.observe.audit import REGISTRY, Audit
+from universal_registry.observe.denials import Denials
+from universal_registry.observe.figures import FiguresReader
 from universal_registry.observe.health import Health
 from universal_registry.observe.metrics import Gauges
 from universal_registry.propagation.control import PropagationControl
 from universal_registry.propagation.inventory import UNKNOWN_LAG, EngineView
 from universal_registry.propagation.lane import Position
 from universal_registry.propagation.ports import Transport
+from universal_registry.propagation.tally import Tally
+from universal_registry.propagation.target_keys import drop_ended
 from universal_registry.registry.catalogue import load_catalogue
+from universal_registry.registry.key_control import KeyControl
+from universal_registry.registry.keys import open_keys
 from universal_registry.registry.service import RegistryService
-from universal_registry.runner.ports import DAEMON
-from universal_registry.security.cipher import Sealer, new_fingerprint_key, open_fingerprint_key, seal_fingerprint_key
-from universal_registry.security.keyring import Keyring
+from universal_registry.registry.tokens import Tokens
+from universal_registry.runner.ports import DAEMON, Duty
+from universal_registry.security.cipher import Sealer
 from universal_registry.storage.home import admin_token_hash, is_initialised, prepare_home
-from universal_registry.storage.keyfile import check_fingerprint, load_or_create_key
+from universal_registry.storage.keyfile import key_files
 from universal_registry.storage.lock import StoreLock, read_holder
 from universal_registry.storage.writer import GroupWriter
 from universal_registry.stores import Lanes, Others, Registry, Stores, open_stores
@@ -48,7 +55,6 @@ if TYPE_CHECKING:
     from universal_registry.runner.drive import Driver
 
 COMMAND = "command"
-_DRIVEN = ("/v1/-/propagate", "/v1/-/routes", "/v1/-/targets")
 
 
 class Initialised(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,17 +72,23 @@ class Initialised(msgspec.Struct, frozen=True, kw_only=True):
 class App:
     """An opened registry. `engine`: None when it was opened for reading."""
 
-    def __init__(self, settings: Settings, world: World, stores: Stores, keyring: Keyring, writer: GroupWriter) -> None:
+    def __init__(self, settings: Settings, world: World, stores: Stores, sealer: Sealer, writer: GroupWriter) -> None:
         self.settings = settings
         self.world = world
         self.stores = stores
         self.registry: Registry = stores.registry
         self.lanes: Lanes = stores.lanes
-        self.keyring = keyring
+        self.sealer = sealer
         self.others: Others | None = stores.watch(writer.wake) if stores.watch else None
         self.service: RegistryService
         self.engine: Engine | None = None
         self.control: PropagationControl
+        self.keys: KeyControl
+        self.tokens = Tokens(stores.tokens, world)
+        self.audit = Audit(stores.registry, stores.trails)
+        self.denials = Denials(world, stores.trails[REGISTRY].record)
+        self.tally = Tally()
+        self.figures: FiguresReader
         self.health: Health
         self.api: Api
         self.closing = AsyncExitStack()
@@ -96,17 +108,17 @@ async def open_app(
     read_only: bool = False,
     create: bool = False,
     role: str = COMMAND,
-    unready: Callable[[], str] = str,
+    duty: Duty | None = None,
     unexpected: Callable[[BaseException, str], None] | None = None,
 ) -> App:
     """Open the registry of a home: as its one owner, under the lock, or for reading, which waits for nobody.
 
-    `create`: make what is missing. `unready`: why not all of the product runs, for health (empty: it does).
+    `create`: make what is missing. `duty`: the daemon, for health.
     `unexpected`: told of bugs that a request met. Raises NotFound (no registry here), StoreLocked naming the holder,
     KeyMismatch, NewerStore, ReadOnlyStore, StorageFull, StorageUnavailable.
     """
     places = Places(settings.home)
-    if not create and not is_initialised(places, files=settings.database is None):
+    if not create and not is_initialised(places, settings.key_file, files=settings.database is None):
         raise NotFound(f"there is no registry in {places.home} yet", hint="make one with: ureg init")
     async with AsyncExitStack() as stack:
         if not read_only:
@@ -114,15 +126,28 @@ async def open_app(
         catalogue = load_catalogue()
         stores = await open_stores(settings, catalogue, world, stack, read_only=read_only)
         registry = stores.registry
-        keyring, sealer = await _sealer(places, registry, world, read_only=read_only)
+        files = key_files(settings, world)
+        sealer = await open_keys(files, registry, stores.keys, world, read_only=read_only)
         writer = GroupWriter(registry, catalogue)
         stack.push_async_callback(writer.close)
-        app = App(settings, world, stores, keyring, writer)
+        app = App(settings, world, stores, sealer, writer)
         app.service = RegistryService(
             catalogue=catalogue, sealer=sealer, writer=writer, records=registry, log=registry, world=world
         )
-        _propagation(app, stack, read_only=read_only)
-        _front(app, unready, unexpected or _unexpected)
+        app.keys = KeyControl(
+            store=stores.keys,
+            facts=registry,
+            files=files,
+            sealer=sealer,
+            world=world,
+            settings=settings.encryption,
+            drain=writer.drain,
+            shared=stores.watch is not None,
+            background=role == DAEMON,
+        )
+        await app.tokens.load()
+        view = _propagation(app, stack, read_only=read_only)
+        _front(app, view, duty, unexpected or _unexpected)
         app.closing = stack.pop_all()
         return app
 
@@ -134,23 +159,8 @@ def _lock(places: Places, settings: Settings, role: str) -> StoreLock:
     return StoreLock.acquire(places.lock, role=role, wait=wait)
 
 
-async def _sealer(places: Places, registry: Registry, world: World, *, read_only: bool) -> tuple[Keyring, Sealer]:
-    """The keys of this store. A new store gets a key file, or takes over the one that is there; never a sealed one."""
-    expected = registry.meta("key_fingerprint")
-    keyring = load_or_create_key(places.key, world, may_create=expected is None and not read_only, expected=expected)
-    if expected is not None:
-        check_fingerprint(expected, keyring.fingerprint)
-        sealed = registry.meta("fingerprint_key") or ""
-        return keyring, Sealer(keyring, open_fingerprint_key(keyring, sealed))
-    sealed = seal_fingerprint_key(keyring, new_fingerprint_key(world))
-    await registry.claim_meta({"key_fingerprint": keyring.fingerprint, "fingerprint_key": sealed})
-    # Another daemon of the same database may have been first, with its own key.
-    check_fingerprint(registry.meta("key_fingerprint") or "", keyring.fingerprint)
-    return keyring, Sealer(keyring, open_fingerprint_key(keyring, registry.meta("fingerprint_key") or ""))
-
-
-def _propagation(app: App, stack: AsyncExitStack, *, read_only: bool) -> None:
-    transports = {"webhook": LazyTransport("webhook", lambda: _webhook(app.settings, app.world))}
+def _propagation(app: App, stack: AsyncExitStack, *, read_only: bool) -> EngineView:
+    transports = {"webhook": LazyTransport("webhook", lambda: _webhook(app.settings, app.world), app.tally)}
     stack.push_async_callback(transports["webhook"].close)
     view: EngineView = _NoEngine()
     if not read_only:
@@ -161,20 +171,27 @@ def _propagation(app: App, stack: AsyncExitStack, *, read_only: bool) -> None:
     app.control = PropagationControl(
         app.service, app.lanes, transports, view, app.world, app.settings, store_name=app.stores.engine
     )
+    return view
 
 
-def _front(app: App, unready: Callable[[], str], unexpected: Callable[[BaseException, str], None]) -> None:
+def _front(app: App, view: EngineView, duty: Duty | None, unexpected: Callable[[BaseException, str], None]) -> None:
     app.health = Health(
         head=app.registry.head,
         troubles=app.stores.troubles,
-        unready=unready,
+        unready=duty.unready if duty else str,
+        workers=duty.workers if duty else tuple,
         world=app.world,
     )
+    app.figures = FiguresReader(
+        app.service, app.lanes, view, app.health, app.tally, app.denials, store=app.stores.engine,
+        under_way=app.engine.under_way if app.engine else dict,
+    )  # fmt: skip
     app.api = Api(
         service=app.service,
         control=app.control,
         health=app.health,
-        auth=Auth(uid=os.geteuid(), admin_token_hash=admin_token_hash(Places(app.settings.home))),
+        auth=Auth(uid=os.geteuid(), admin_token_hash=admin_token_hash(Places(app.settings.home)), tokens=app.tokens),
+        observed=Observed(tokens=app.tokens, keys=app.keys, audit=app.audit, denials=app.denials, figures=app.figures),
         world=app.world,
         unexpected=unexpected,
     )
@@ -190,6 +207,9 @@ class _NoEngine:
     def positions(self) -> Mapping[str, Position]:
         """None but those in the store."""
         return {}
+
+    def look(self) -> None:
+        """Whoever runs an engine finds the command."""
 
     def lag(self) -> int:
         """Not known without reading the log; a daemon or a driven command knows it."""
@@ -217,9 +237,9 @@ def init(settings: Settings, world: World | None = None) -> Initialised:
 async def _init(settings: Settings, world: World) -> Initialised:
     places = Places(settings.home)
     here = settings.database is None
-    files = (places.key, places.admin_token, *((places.registry_db, places.propagation_db) if here else ()))
+    files = (settings.key_file, places.admin_token, *((places.registry_db, places.propagation_db) if here else ()))
     before = {file for file in files if file.exists()}
-    new = not is_initialised(places, files=here)
+    new = not is_initialised(places, settings.key_file, files=here)
     holder = read_holder(places.lock)
     served = holder is not None and holder.role == DAEMON and not new
     if not served:
@@ -247,7 +267,7 @@ async def _init(settings: Settings, world: World) -> Initialised:
 class _Served:
     """An opened registry as the runner sees it."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, logging: Logging) -> None:
         from universal_registry.api.server import ApiServer
 
         assert app.engine is not None
@@ -255,6 +275,10 @@ class _Served:
         self.app = app
         self.engine = app.engine
         self.others = app.others
+        self.streams = None
+        self.keys = app.keys
+        self._logging = logging
+        self._seal_logs(settings)
         self.server = ApiServer(
             app.api,
             socket_path=settings.socket or Places(settings.home).socket,
@@ -269,21 +293,33 @@ class _Served:
         return (await self.app.registry.head()).revision
 
     async def gauges(self) -> Gauges:
-        depth = await self.app.lanes.depth()
-        lag = self.engine.lag()  # every lane's transport is a webhook, for now
-        return Gauges(
-            db=(await self.app.health.db()).ok,
-            queue_depth=depth.queue_depth + lag,
-            webhooks_pending=depth.webhooks_pending + lag,
-            counters=depth.counters,
-        )
+        return await self.app.figures.gauges()
 
     async def check(self) -> str:
         found = await self.app.health.db()
+        if found.ok:
+            with suppress(StorageUnavailable):  # the next check says so, and tries again
+                await drop_ended(self.app.service)
         return found.reason or found.status
+
+    async def every_second(self, *, last: bool = False) -> None:
+        await self.app.tokens.load()
+        await self.app.denials.flush(now=last)
+
+    async def anchor(self) -> str:
+        return str(await self.app.audit.anchor())
 
     def apply(self, settings: Settings) -> None:
         self.engine.apply(settings)
+        self.app.control.apply(settings)
+        self.app.keys.settings = settings.encryption
+        self._seal_logs(settings)
+
+    def _seal_logs(self, settings: Settings) -> None:
+        from universal_registry.observe.sealed_lines import sealed_line
+
+        sealing = settings.encryption.encrypt_logs
+        self._logging.seal_with((lambda line: sealed_line(line, self.app.sealer)) if sealing else None)
 
     async def close(self) -> None:
         await self.app.close()
@@ -307,10 +343,10 @@ def serve(settings: Settings, *, notes: Sequence[str] = (), world: World | None 
     def unexpected(error: BaseException, trace_id: str) -> None:
         events.error("a request met a fault of ours", error, trace_id=trace_id)
 
-    async def open_service(unready: Callable[[], str], logging: Logging) -> _Served:
-        app = await open_app(settings, world=world, create=True, role=DAEMON, unready=unready, unexpected=unexpected)
-        logging.redactor.add(*app.keyring.keys.values())
-        return _Served(app)
+    async def open_service(duty: Duty, logging: Logging) -> _Served:
+        app = await open_app(settings, world=world, create=True, role=DAEMON, duty=duty, unexpected=unexpected)
+        logging.redactor.add(*app.sealer.keyring.keys.values())
+        return _Served(app, logging)
 
     def reread() -> Settings:
         # What a running daemon cannot change stays; flags of its start are among that.
@@ -343,53 +379,16 @@ def embedded(settings: Settings, *, world: World | None = None, drive: bool = Tr
     its holder), and keeps it until `close`. With `drive`, a request that propagates returns when each delivery that is
     due has been tried; from then on every read first tries what has become due, so that polling sees retries.
     """
-    own = _Own(settings, world or SystemWorld(), drive=drive)
-    return InProcess(own.answer, own.close)
+    world = world or SystemWorld()
 
+    async def opened(*, writes: bool) -> App:
+        return await open_app(settings, world=world, read_only=not writes)
 
-class _Own:
-    """The registry of a command, opened when it is first needed and no further than that."""
-
-    def __init__(self, settings: Settings, world: World, *, drive: bool) -> None:
-        self._settings = settings
-        self._world = world
-        self._drive = drive
-        self._app: App | None = None
-        self._driver: Driver | None = None
-
-    async def answer(self, request: Request) -> Response:
-        writes = request.method not in ("GET", "HEAD")
-        app = await self._opened(writes=writes)
-        if self._driver is not None and not writes:
-            await self._driver.run(self._seconds())
-        response = await app.api.dispatch(request)
-        if self._drive and writes and response.status < 400 and request.path in _DRIVEN:
-            await self._driver_of(app).run(self._seconds())
-        return response
-
-    async def _opened(self, *, writes: bool) -> App:
-        if self._app is not None and writes and self._app.engine is None:
-            await self.close()
-        if self._app is None:
-            self._app = await open_app(self._settings, world=self._world, read_only=not writes)
-        return self._app
-
-    def _driver_of(self, app: App) -> Driver:
+    def driver(app: App) -> Driver:
         from universal_registry.runner.drive import Driver
 
         assert app.engine is not None
-        if self._driver is None:
-            self._driver = Driver(app.engine, self._world)
-        return self._driver
+        return Driver(app.engine, world)
 
-    def _seconds(self) -> float:
-        return self._settings.retry.timeout_seconds + 5.0
-
-    async def close(self) -> None:
-        app, driver, self._app, self._driver = self._app, self._driver, None, None
-        try:
-            if driver is not None:
-                await driver.stop()
-        finally:
-            if app is not None:
-                await app.close()
+    own = Embedded(opened, driver if drive else None, settings.retry.timeout_seconds + 5.0)
+    return InProcess(own.answer, own.close)

@@ -15,24 +15,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from universal_registry.kernel.errors import SettingError
-from universal_registry.kernel.settings import PostgresSettings, RetrySettings, Settings
+from universal_registry.kernel.settings import EncryptionSettings, PostgresSettings, RetrySettings, Settings
 
 PREFIX = "REGISTRY_"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 # Variables of ours that are no settings: launchers, tests and parts that are not built yet read or will read them.
 OTHER_VARIABLES = ("RUN_DIR", "DEBUG", "PYTHON", "LAUNCHED", "DB_HOST", "DB_NAME", "DB_USER", "DB_PASSWORD", "DB_PORT")
-_OWN_WAY = ("retry", "database")  # settings that are several values each
+_OWN_WAY = ("retry", "encryption", "database")  # settings that are several values each
+_GROUPS: tuple[tuple[str, str, type], ...] = (
+    ("retry.", "RETRY_CONFIG", RetrySettings),
+    ("encryption.", "ENCRYPTION_CONFIG", EncryptionSettings),
+)
 _DATABASE = ("HOST", "NAME", "USER", "PASSWORD", "PORT")
-_ENCRYPTION_KEYS = {
-    "enabled": bool,
-    "algorithm": str,
-    "key_rotation_interval_days": int,
-    "key_path": str,
-    "rotation_enabled": bool,
-    "encrypt_payloads": bool,
-    "encrypt_logs": bool,
-    "encrypt_metrics": bool,
-}
+_CREDENTIAL = "encryption.key"  # as systemd's LoadCredential= names it
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 _LISTEN = r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:\[\]]+)):([0-9]{1,5})"  # compiled when it is needed: `get` starts without it
@@ -52,7 +47,6 @@ class Loaded(NamedTuple):
     origins: Mapping[str, str]
     runtime_dir: Path
     warnings: tuple[str, ...] = ()
-    encryption: Mapping[str, object] = {}
 
 
 def load_settings(flags: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
@@ -66,18 +60,20 @@ def load(flags: Mapping[str, object] | None = None, environ: Mapping[str, str] |
     given = {name: Given(value, _flag(name)) for name, value in (flags or {}).items() if value is not None}
     database = _database(environ)
     home = find_home(given.get("home"), environ)
-    literals, encryption, warnings = _read_config(Path(str(home.value)) / "config.py")
-    layers = {**literals, **_from_environment(environ), **given, "home": home}
+    literals, warnings = _read_config(Path(str(home.value)) / "config.py")
+    layers = {**literals, **_credential(environ), **_from_environment(environ), **given, "home": home}
     warnings += _unknown_variables(environ)
     values, origins = _checked(Settings, "", layers)
-    retry, retry_origins = _checked(RetrySettings, "retry.", layers)
-    for name in layers.keys() - origins.keys() - retry_origins.keys():
-        warnings.append(f"{layers[name].origin}: no setting is called {name}{_meant(name, [*origins, *retry_origins])}")
+    for prefix, _, group in _GROUPS:
+        of_group, their_origins = _checked(group, prefix, layers)
+        values[prefix.rstrip(".")] = group(**of_group)
+        origins |= their_origins
+    for name in layers.keys() - origins.keys():
+        warnings.append(f"{layers[name].origin}: no setting is called {name}{_meant(name, list(origins))}")
     return Loaded(
-        settings=Settings(**values, retry=RetrySettings(**retry), database=database),
-        origins=origins | retry_origins | ({"database": PREFIX + "DB_HOST"} if database else {}),
+        settings=Settings(**values, database=database),
+        origins=origins | ({"database": PREFIX + "DB_HOST"} if database else {}),
         warnings=tuple(warnings),
-        encryption=encryption,
         runtime_dir=runtime_dir(environ),
     )
 
@@ -135,13 +131,13 @@ def _user_home(environ: Mapping[str, str]) -> Path:
     return Path(home) if home.startswith("/") else Path(os.path.expanduser("~"))
 
 
-def _absolute(given: Given, name: str, environ: Mapping[str, str]) -> Path:
+def _absolute(given: Given, name: str, environ: Mapping[str, str], *, relative: bool = False) -> Path:
     text = os.fspath(given.value) if isinstance(given.value, str | Path) else ""
     if not text or "\0" in text:
         raise _bad(name, given, "a folder" if name == "home" else "a path")
     if text == "~" or text.startswith("~/"):
         text = str(_user_home(environ)) + text[1:]
-    return Path(os.path.abspath(text))
+    return Path(os.path.normpath(text) if relative else os.path.abspath(text))
 
 
 # --- layers ---------------------------------------------------------------------------------------------------------
@@ -152,8 +148,9 @@ def _setting_names() -> Iterator[tuple[str, str]]:
     for item in fields(Settings):
         if item.name not in _OWN_WAY:
             yield item.name, PREFIX + item.name.upper()
-    for item in fields(RetrySettings):
-        yield "retry." + item.name, PREFIX + "RETRY_" + item.name.upper()
+    for prefix, _, group in _GROUPS:
+        for item in fields(group):
+            yield prefix + item.name, PREFIX + (prefix + item.name).replace(".", "_").upper()
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Given]:
@@ -164,6 +161,14 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Given]:
         if text is not None and (text or name == "listen"):
             found[name] = Given(text, variable)
     return found
+
+
+def _credential(environ: Mapping[str, str]) -> dict[str, Given]:
+    """The key that systemd hands to a service by `LoadCredential=encryption.key:...`."""
+    file = Path(environ.get("CREDENTIALS_DIRECTORY", "")) / _CREDENTIAL
+    if not (file.is_absolute() and file.exists()):
+        return {}
+    return {"encryption.key_file": Given(str(file), "CREDENTIALS_DIRECTORY")}
 
 
 def _unknown_variables(environ: Mapping[str, str]) -> list[str]:
@@ -199,85 +204,27 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _read_config(path: Path) -> tuple[dict[str, Given], dict[str, object], list[str]]:
+def _read_config(path: Path) -> tuple[dict[str, Given], list[str]]:
     """The two dicts of `config.py`, read as literals: the file is never run."""
     try:
         source = path.read_text("utf-8")
     except (FileNotFoundError, NotADirectoryError):
-        return {}, {}, []
+        return {}, []
     except (OSError, UnicodeDecodeError) as error:
         raise SettingError(f"{path} cannot be read: {_why(error)}", setting="config.py") from None
-    tables = _literal_tables(source, path)
-    retry, warnings = {}, []
-    known = {item.name for item in fields(RetrySettings)}
-    for key, given in tables.get("RETRY_CONFIG", {}).items():
-        if key in known:
-            retry["retry." + key] = given
-        else:
-            warnings.append(f"{given.origin}: RETRY_CONFIG has no key {key}{_meant(key, sorted(known))}")
-    encryption, more = _encryption(tables.get("ENCRYPTION_CONFIG", {}))
-    return retry, encryption, warnings + more
+    from universal_registry.kernel.literals import literal_tables
 
-
-def _encryption(table: Mapping[str, Given]) -> tuple[dict[str, object], list[str]]:
-    values: dict[str, object] = {}
-    warnings = []
-    for key, given in table.items():
-        wanted = _ENCRYPTION_KEYS.get(key)
-        if wanted is None:
-            warnings.append(f"{given.origin}: ENCRYPTION_CONFIG has no key {key}{_meant(key, list(_ENCRYPTION_KEYS))}")
-        elif type(given.value) is not wanted:
-            raise _bad(f"ENCRYPTION_CONFIG[{key!r}]", given, f"a {wanted.__name__}")
-        else:
-            values[key] = given.value
-            if key in ("enabled", "encrypt_payloads") and given.value is False:
-                warnings.append(
-                    f"{given.origin}: secrets and payloads stay sealed at rest; sealing on the wire is not built yet"
-                )
-    return values, warnings
-
-
-def _literal_tables(source: str, path: Path) -> dict[str, dict[str, Given]]:
-    import ast
-
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError) as error:
-        line = f":{error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-        raise SettingError(f"{path}{line} is not Python: {_why(error)}", setting="config.py") from None
-    found = {}
-    for node in tree.body:
-        target = (
-            node.targets[0]
-            if isinstance(node, ast.Assign)
-            else node.target
-            if isinstance(node, ast.AnnAssign)
-            else None
-        )
-        if not isinstance(node, ast.Assign | ast.AnnAssign) or not isinstance(target, ast.Name):
-            continue
-        if target.id in ("RETRY_CONFIG", "ENCRYPTION_CONFIG"):
-            found[target.id] = _literal_table(node.value, target.id, path)
-    return found
-
-
-def _literal_table(node: Any, name: str, path: Path) -> dict[str, Given]:
-    import ast
-
-    where = f"{path.name}:{getattr(node, 'lineno', 1)}"
-    if not isinstance(node, ast.Dict):
-        raise SettingError(
-            f"{name} in {where} is not a dict written out", hint="write {...} with plain values", setting=name
-        )
-    found = {}
-    for key, item in zip(node.keys, node.values, strict=True):
-        at = f"{path.name}:{item.lineno}"
-        try:
-            found[str(ast.literal_eval(key))] = Given(ast.literal_eval(item), at)  # type: ignore[arg-type]
-        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-            hint = "write plain values: the file is read, never run"
-            raise SettingError(f"{name} in {at} is not written out as a literal", hint=hint, setting=name) from None
-    return found
+    tables = literal_tables(source, path.name, [name for _, name, _ in _GROUPS])
+    found, warnings = {}, []
+    for prefix, table, group in _GROUPS:
+        known = [item.name for item in fields(group)]
+        for key, literal in tables.get(table, {}).items():
+            given = Given(literal.value, f"{path.name}:{literal.line}")
+            if key in known:
+                found[prefix + key] = given
+            else:
+                warnings.append(f"{given.origin}: {table} has no key {key}{_meant(key, known)}")
+    return found, warnings
 
 
 # --- checks ---------------------------------------------------------------------------------------------------------
@@ -305,6 +252,12 @@ def _convert(name: str, item: Field[Any], given: Given) -> object:
             return _number(name, item, given)
         case "str" if name == "log_level":
             return _level(name, given)
+        case "str" if item.metadata.get("words"):
+            return _word(name, item, given)
+        case "str" if name == "encryption.algorithm":
+            return _algorithm(name, given)
+        case "str" if name.startswith("encryption.key_"):
+            return str(_absolute(given, name, {}, relative=True)) if given.value != "" else ""
         case "str" if name == "listen":
             host, port = parse_listen(given.value, given.origin)
             return _joined(host, port) if host else ""
@@ -343,6 +296,20 @@ def _level(name: str, given: Given) -> str:
     if word not in LOG_LEVELS:
         raise _bad(name, given, "one of " + ", ".join(LOG_LEVELS))
     return word
+
+
+def _word(name: str, item: Field[Any], given: Given) -> str:
+    words: tuple[str, ...] = item.metadata["words"]
+    word = given.value.strip().lower() if isinstance(given.value, str) else given.value
+    if word not in words:
+        raise _bad(name, given, " or ".join(words))
+    return str(word)
+
+
+def _algorithm(name: str, given: Given) -> str:
+    if not isinstance(given.value, str) or given.value.lower() != "fernet":
+        raise _bad(name, given, "Fernet: there is no other")
+    return "Fernet"
 
 
 def parse_listen(value: object, origin: str = "--listen") -> tuple[str, int]:

@@ -13,10 +13,14 @@ from typing import Protocol
 from universal_registry.kernel.errors import Conflict
 from universal_registry.kernel.settings import Places, PostgresSettings, Settings
 from universal_registry.kernel.world import World
+from universal_registry.observe.audit import PROPAGATION, REGISTRY, Trail
 from universal_registry.observe.health import file_taken_away
-from universal_registry.propagation.ports import LaneQueries, LaneStore
+from universal_registry.propagation.ports import LaneCommands, LaneQueries, LaneStore, SessionStore
 from universal_registry.registry.catalogue import Catalogue
+from universal_registry.registry.key_check import SealedFacts
+from universal_registry.registry.key_state import KeyStore
 from universal_registry.registry.ports import LogReader, RecordReader
+from universal_registry.registry.tokens import TokenStore
 from universal_registry.storage.writer import BatchStore
 
 SQLITE, POSTGRESQL = "sqlite", "postgresql"
@@ -34,8 +38,12 @@ class Registry(RecordReader, LogReader, BatchStore, Protocol):
         ...
 
 
-class Lanes(LaneStore, LaneQueries, Protocol):
+class Lanes(LaneStore, LaneQueries, LaneCommands, SessionStore, Protocol):
     """The propagation store."""
+
+
+class Keys(KeyStore, SealedFacts, Protocol):
+    """The keys of the registry store, and what is sealed in it beside records and log."""
 
 
 class Others(Protocol):
@@ -50,7 +58,8 @@ class Others(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stores:
-    """Opened stores. `troubles`: each says in one line why a store cannot be used now, or nothing.
+    """Opened stores. `trails`: the audit of each. `troubles`: each says in one line why a store cannot be used now, or
+    nothing.
 
     `watch` makes what notices the commits of other processes; None where there can be none.
     """
@@ -58,6 +67,9 @@ class Stores:
     engine: str
     registry: Registry
     lanes: Lanes
+    keys: Keys
+    tokens: TokenStore
+    trails: Mapping[str, Trail]
     troubles: tuple[Callable[[], str], ...]
     watch: Callable[[Callable[[], None]], Others] | None = None
 
@@ -74,9 +86,12 @@ async def open_stores(
 def _sqlite(
     settings: Settings, catalogue: Catalogue, world: World, stack: AsyncExitStack, *, read_only: bool
 ) -> Stores:
+    from universal_registry.storage.audit_sqlite import SqliteTrail
     from universal_registry.storage.database import Database
+    from universal_registry.storage.keys_sqlite import SqliteKeys
     from universal_registry.storage.lanes_sqlite import SqliteLanes
     from universal_registry.storage.registry_sqlite import SqliteRegistry
+    from universal_registry.storage.tokens_sqlite import SqliteTokens
 
     places = Places(settings.home)
     if not read_only:
@@ -90,6 +105,9 @@ def _sqlite(
         engine=SQLITE,
         registry=registry,
         lanes=SqliteLanes(database, retry=settings.retry),
+        keys=SqliteKeys(registry, catalogue),
+        tokens=SqliteTokens(registry.database),
+        trails={REGISTRY: SqliteTrail(registry.database), PROPAGATION: SqliteTrail(database)},
         troubles=(
             *(file_taken_away(file.path) for file in files),
             *(lambda file=file: file.broken or "" for file in files),
@@ -127,10 +145,13 @@ async def _postgres(
     *,
     read_only: bool,
 ) -> Stores:
+    from universal_registry.storage.audit_postgres import PgTrail
+    from universal_registry.storage.keys_postgres import PgKeys
     from universal_registry.storage.lanes_postgres import PgLanes
     from universal_registry.storage.postgres import PgDatabase
     from universal_registry.storage.postgres_watch import CommitWatch
     from universal_registry.storage.registry_postgres import PostgresRegistry
+    from universal_registry.storage.tokens_postgres import PgTokens
 
     registry = await PostgresRegistry.open(where, catalogue, world, read_only=read_only)
     stack.push_async_callback(registry.database.close)
@@ -140,6 +161,9 @@ async def _postgres(
         engine=POSTGRESQL,
         registry=registry,
         lanes=PgLanes(database, world, retry=settings.retry),
+        keys=PgKeys(registry, catalogue),
+        tokens=PgTokens(registry.database),
+        trails={name: PgTrail(each, name) for name, each in ((REGISTRY, registry.database), (PROPAGATION, database))},
         troubles=(lambda: registry.database.broken or "", lambda: database.broken or ""),
         watch=lambda wake: CommitWatch(registry, wake),
     )

@@ -12,18 +12,26 @@ import orjson
 import pytest
 
 from universal_registry.api.auth import Auth
+from universal_registry.api.context import Observed
 from universal_registry.api.dispatch import Api
 from universal_registry.api.http import Peer, PeerKind, Response, request_from, whole_body
 from universal_registry.client.http import prepare, record_path
 from universal_registry.kernel.settings import Settings
+from universal_registry.observe.audit import PROPAGATION, REGISTRY, Audit
+from universal_registry.observe.denials import Denials
+from universal_registry.observe.figures import FiguresReader
 from universal_registry.observe.health import Health
 from universal_registry.propagation.control import PropagationControl
+from universal_registry.propagation.tally import Tally
 from universal_registry.registry.catalogue import Kind
 from universal_registry.registry.check import check_registry
 from universal_registry.registry.service import RegistryService
+from universal_registry.registry.tokens import Tokens
 from universal_registry.security.cipher import KEPT
+from universal_registry.storage.audit_sqlite import SqliteTrail
 from universal_registry.storage.database import Database
 from universal_registry.storage.lanes_sqlite import SqliteLanes
+from universal_registry.storage.tokens_sqlite import SqliteTokens
 
 sys.path.insert(0, str(Path(__file__).parent))
 from test_registry_store import CATALOGUE, ENGINES, WORLD, Opener
@@ -38,12 +46,23 @@ class _Front:
     def __init__(self, service: RegistryService, folder: Path) -> None:
         self.service = service
         self._lanes = Database.open(folder / "lanes.db", "propagation")
-        control = PropagationControl(service, SqliteLanes(self._lanes), {}, _NoEngine(), WORLD, Settings(home=folder))
+        lanes, engine = SqliteLanes(self._lanes), _NoEngine()
+        control = PropagationControl(service, lanes, {}, engine, WORLD, Settings(home=folder))
+        health = Health(head=service.log.head, troubles=(), unready=str, world=WORLD)
+        trail = SqliteTrail(self._lanes)
+        denials = Denials(WORLD, trail.record)
         self._bugs: list[BaseException] = []
         self._api = Api(
             service=service,
             control=control,
-            health=Health(head=service.log.head, troubles=(), unready=str, world=WORLD),
+            health=health,
+            observed=Observed(
+                keys=None,  # type: ignore[arg-type] # no route of it is asked for here
+                tokens=Tokens(SqliteTokens(self._lanes), WORLD),
+                audit=Audit(service.log, {REGISTRY: trail, PROPAGATION: trail}),
+                denials=denials,
+                figures=FiguresReader(service, lanes, engine, health, Tally(), denials, store="sqlite"),
+            ),
             auth=Auth(uid=os.getuid(), admin_token_hash=None),
             world=WORLD,
             unexpected=lambda error, _: self._bugs.append(error),
@@ -72,6 +91,9 @@ class _NoEngine:
 
     def positions(self) -> Mapping[str, Any]:
         return {}
+
+    def look(self) -> None:
+        """Nobody obeys here."""
 
     def lag(self) -> int:
         return 0

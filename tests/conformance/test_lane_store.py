@@ -17,6 +17,8 @@ from msgspec.structs import replace
 from universal_registry.kernel.errors import Conflict, Invalid
 from universal_registry.kernel.ids import Key
 from universal_registry.kernel.world import SystemWorld
+from universal_registry.propagation.bucket import Bucket
+from universal_registry.propagation.command import Action, Command
 from universal_registry.propagation.lane import (
     LIVE_STATES,
     Attempt,
@@ -25,12 +27,15 @@ from universal_registry.propagation.lane import (
     Counters,
     Delivery,
     DeliveryState,
+    Guard,
+    Hold,
     Lane,
+    Order,
     Position,
     Session,
     Settlements,
 )
-from universal_registry.propagation.ports import Depth, LaneQueries, LaneStore
+from universal_registry.propagation.ports import Depth, LaneCommands, LaneQueries, LaneStore
 from universal_registry.storage.database import Database
 from universal_registry.storage.lanes_postgres import PgLanes
 from universal_registry.storage.lanes_sqlite import SqliteLanes
@@ -41,8 +46,8 @@ LEASE = NOW + timedelta(minutes=1)
 PENDING, SENDING, WAITING, DEAD, CANCELLED = DeliveryState
 
 
-class Store(LaneStore, LaneQueries, Protocol):
-    """Both ports: what a daemon holds."""
+class Store(LaneStore, LaneQueries, LaneCommands, Protocol):
+    """All ports: what a daemon holds."""
 
 
 Opener = Callable[[Path], AbstractAsyncContextManager[Store]]
@@ -164,7 +169,7 @@ async def the_lane(store: Store, name: str = "one") -> Lane:
 
 async def test_an_empty_store_answers_everything_with_nothing(store: Store) -> None:
     assert list(await store.lanes()) == []
-    assert list(await store.claim("boot-1", NOW, LEASE)) == []
+    assert (await store.claim("boot-1", NOW, LEASE)).lanes == []
     assert list(await store.due("lane-one", NOW, 10)) == []
     assert await store.next_due() is None
     assert await store.blocked_keys("lane-one", [Key("service", "default", "a")]) == set()
@@ -178,7 +183,6 @@ async def test_an_empty_store_answers_everything_with_nothing(store: Store) -> N
 
 async def test_a_lane_keeps_all_of_its_fields(store: Store) -> None:
     full = lane(
-        lease_until=LEASE,
         hash8="0123abcd",
         backfill=Backfill(route_uid="route", upto=9, at=3),
         breaker=Breaker.HALF_OPEN,
@@ -192,6 +196,19 @@ async def test_a_lane_keeps_all_of_its_fields(store: Store) -> None:
         last_success_at=NOW - timedelta(days=900),
         last_failure_at=NOW,
         last_error="connection refused 🙈",
+        order=Order.STRICT,
+        guard=Guard(
+            hold=Hold.ORDER,
+            by="it's; DROP TABLE lanes",
+            dead="dlv_1",
+            ramp=3,
+            budget=Bucket(0.25, NOW + timedelta(microseconds=7)),
+            rate=Bucket(1e-9, NOW),
+            failing_since=NOW - timedelta(days=4),
+            lost=21,
+            noticed_at=NOW,
+            superseded=2**40,
+        ),
     )
     await store.apply(Settlements(lanes=(full, lane("two"))))
     assert list(await store.lanes()) == [full, lane("two")]
@@ -219,6 +236,8 @@ async def test_a_row_keeps_all_of_its_fields(store: Store) -> None:
     again = replace(first, state=DEAD, attempts=4, crashes=0, next_at=None, reason="given up", updated_at=LEASE)
     await put(store, again)
     assert list(await store.deliveries()) == [again]
+    assert await store.delivery(again.delivery_id) == again
+    assert await store.delivery("dlv_none") is None
 
 
 async def test_times_come_back_in_utc_and_a_wait_is_never_shortened(store: Store) -> None:
@@ -291,11 +310,10 @@ async def test_a_new_owner_raises_the_generation_and_a_renewal_does_not(store: S
     later = LEASE + timedelta(minutes=1)
     for lease in (LEASE, later):
         claimed = await store.claim("boot-1", NOW, lease)
-        assert [(each.owner, each.generation, each.lease_until) for each in claimed] == [
-            ("boot-1", 1, lease),
-            ("boot-1", 7, lease),
-        ]
-        assert list(claimed) == list(await store.lanes())
+        assert claimed.lanes is not None
+        assert [(each.owner, each.generation) for each in claimed.lanes] == [("boot-1", 1), ("boot-1", 7)]
+        assert list(claimed.lanes) == list(await store.lanes())
+        assert claimed.share == 2
 
 
 async def test_what_an_older_owner_settles_is_left_out_and_the_rest_goes_in(store: Store) -> None:
@@ -371,16 +389,18 @@ async def test_a_settlement_that_breaks_a_rule_of_the_store_leaves_no_trace(stor
 async def test_what_a_dead_owner_was_sending_is_tried_again_and_quarantined_at_the_third_crash(store: Store) -> None:
     await put(store, row(1, state=SENDING, attempts=2), row(2), row(3, state=WAITING, next_at=LEASE))
     for boot, crashes in ((2, 1), (3, 2)):
-        await store.claim(f"boot-{boot}", LEASE, LEASE)
+        now = LEASE + timedelta(minutes=boot)
+        await store.claim(f"boot-{boot}", now, now + timedelta(seconds=1))
         (first, *others) = await store.deliveries()
         assert (first.state, first.crashes, first.attempts, first.next_at) == (PENDING, crashes, 2, None)
-        assert (first.updated_at, "ended" in first.reason) == (LEASE, True)
+        assert (first.updated_at, "ended" in first.reason) == (now, True)
         assert others == [row(2), row(3, state=WAITING, next_at=LEASE)]
         assert await due_names(store) == ["svc-1", "svc-2"]
         sending = replace(first, state=SENDING)
         await put(store, sending, on=lane(owner=f"boot-{boot}", generation=boot))
     assert (await store.depth()).counters.failed == 0
-    (claimed,) = await store.claim("boot-4", LEASE, LEASE)
+    await store.claim("boot-4", now + timedelta(minutes=1), now + timedelta(minutes=2))
+    claimed = await the_lane(store)
     (first, *_) = await store.deliveries()
     assert (first.state, first.crashes) == (DEAD, 3)
     assert "3 times" in first.reason
@@ -391,7 +411,7 @@ async def test_what_a_dead_owner_was_sending_is_tried_again_and_quarantined_at_t
 
 async def test_renewing_does_not_disturb_what_the_owner_itself_is_sending(store: Store) -> None:
     await put(store, row(1, state=SENDING))
-    await store.claim("boot-1", LEASE, LEASE)
+    await store.claim("boot-1", NOW, LEASE)
     assert list(await store.deliveries()) == [row(1, state=SENDING)]
 
 
@@ -577,13 +597,17 @@ WRITES = st.lists(
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(batches=st.lists(WRITES, max_size=6))
-async def test_due_and_counts_agree_with_a_plain_list(engine: Opener, tmp_path: Path, batches: list[Any]) -> None:
-    """Rows come, change state, and go, in any order; a list in memory says what the store must answer."""
+@given(batches=st.lists(WRITES, max_size=6), orders=st.lists(st.sampled_from(Order), min_size=1, max_size=4))
+async def test_due_and_counts_agree_with_a_plain_list(
+    engine: Opener, tmp_path: Path, batches: list[Any], orders: list[Order]
+) -> None:
+    """Rows come, change state, and go, in any order; a list in memory says what the store must answer, whatever the
+    order of the lane is meanwhile."""
     model: dict[str, Delivery] = {}
     async with engine(tmp_path) as store:
-        await store.apply(Settlements(lanes=(lane(),), dropped_lanes=("lane-one",)))
-        for batch in batches:
+        await store.apply(Settlements(lanes=(lane(order=orders[0]),), dropped_lanes=("lane-one",)))
+        for index, batch in enumerate(batches):
+            order = orders[index % len(orders)]
             upserts, removed = {}, {}
             for revision, name, state, shift in batch:
                 at = NOW + timedelta(seconds=shift)
@@ -594,16 +618,28 @@ async def test_due_and_counts_agree_with_a_plain_list(engine: Opener, tmp_path: 
                     removed[delivery.delivery_id] = ("lane-one", delivery.delivery_id)
                 else:
                     upserts[delivery.delivery_id] = delivery
-            await put(store, *upserts.values(), removed=tuple(removed.values()))
+            await put(store, *upserts.values(), removed=tuple(removed.values()), on=lane(order=order))
             model = {key: each for key, each in (model | upserts).items() if key not in removed}
-            await check_against(store, list(model.values()))
+            await check_against(store, list(model.values()), order)
 
 
-async def check_against(store: Store, rows: list[Delivery]) -> None:
+def place(row: Delivery) -> tuple[Position, str]:
+    return row.position, row.delivery_id
+
+
+def heads_of(live: list[Delivery], order: Order) -> list[Delivery]:
+    match order:
+        case Order.NONE:
+            return live
+        case Order.STRICT:
+            return sorted(live, key=place)[:1]
+        case Order.PER_KEY:
+            return [each for each in live if not any(o.key == each.key and place(o) < place(each) for o in live)]
+
+
+async def check_against(store: Store, rows: list[Delivery], order: Order) -> None:
     live = [each for each in rows if each.state in LIVE_STATES]
-    heads = [
-        each for each in live if not any(other.key == each.key and other.position < each.position for other in live)
-    ]
+    heads = heads_of(live, order)
     due = [
         each
         for each in heads
@@ -649,3 +685,86 @@ async def test_what_was_still_to_go_to_a_dropped_lane_never_counts_as_arrived(st
     await store.apply(Settlements(dropped_lanes=("lane-one",)))
     states = {session.session_id: session.state for session in await store.sessions()}
     assert states == {"waits": "cancelled", "arrived": "running", "standing": "running"}
+
+
+# --- order, commands, clocks ------------------------------------------------------------------------------------------
+
+
+async def test_without_order_a_row_that_waits_keeps_nothing_back(store: Store) -> None:
+    rows = (row(1, "a", WAITING, next_at=LEASE), row(2, "a"), row(3, "b"))
+    await put(store, *rows, on=lane(order=Order.NONE))
+    assert await due_names(store) == ["a", "b"]
+    assert await store.next_due() == LEASE
+
+
+async def test_in_strict_order_everything_waits_for_the_first(store: Store) -> None:
+    rows = (row(1, "a", WAITING, next_at=LEASE), row(2, "b"), row(3, "c"))
+    await put(store, *rows, on=lane(order=Order.STRICT))
+    assert await due_names(store) == []
+    assert await due_names(store, at=LEASE) == ["a"]
+    await put(store, replace(rows[0], state=DEAD, next_at=None), on=lane(order=Order.STRICT))
+    assert await due_names(store) == ["b"]
+    await put(store, rows[0], on=lane(order=Order.STRICT))
+    assert await due_names(store) == [], "one that comes back is the first again"
+
+
+async def test_another_order_holds_at_once(store: Store) -> None:
+    await put(store, row(1, "a", WAITING, next_at=LEASE), row(2, "a"), row(3, "b"), row(4, "b", DEAD))
+    assert await due_names(store) == ["b"]
+    await put(store, on=lane(order=Order.NONE))
+    assert await due_names(store) == ["a", "b"]
+    await put(store, on=lane(order=Order.STRICT))
+    assert await due_names(store) == []
+    await put(store, on=lane(order=Order.PER_KEY))
+    assert await due_names(store) == ["b"]
+
+
+def command(action: Action = Action.PAUSE, on: str = "one", **changes: Any) -> Command:
+    return Command(lane_id=f"lane-{on}", action=action, actor="ann", at=NOW, **changes)
+
+
+async def test_commands_stay_until_they_are_obeyed_by_the_owner(store: Store) -> None:
+    await put(store)
+    given = [
+        command(),
+        command(Action.OPEN, until=LEASE, reason="it's; DROP TABLE lanes"),
+        command(Action.SKIP, "not-made-yet", delivery_id="dlv_1"),
+    ]
+    for each in given:
+        await store.give(each)
+    found = await store.commands()
+    assert [replace(each, number=0) for each in found] == given
+    numbers = [each.number for each in found]
+    assert numbers == sorted(set(numbers))
+    stranger = lane(owner="boot-2")
+    await store.apply(Settlements(lanes=(stranger,), obeyed=(("lane-one", numbers[0]),)))
+    assert len(await store.commands()) == 3, "who does not own the lane has done nothing"
+    await store.apply(Settlements(lanes=(lane(paused=True),), obeyed=(("lane-one", numbers[0]),)))
+    assert [each.number for each in await store.commands()] == numbers[1:]
+    assert (await the_lane(store)).paused
+    await store.apply(Settlements(dropped_lanes=("lane-one",)))
+    assert [each.number for each in await store.commands()] == numbers[2:], "they go with their lane"
+    with pytest.raises(Invalid):
+        await store.apply(Settlements(obeyed=(("lane-one", numbers[2]),)))
+
+
+async def test_when_the_clock_goes_back_what_waits_waits_no_longer_than_it_was_to(store: Store) -> None:
+    ahead, second = NOW + timedelta(hours=1), timedelta(seconds=1)
+    await store.claim("boot-1", NOW, LEASE)
+    rows = (
+        row(1, "a", WAITING, next_at=ahead + 8 * second, updated_at=ahead),
+        row(2, "b", WAITING, next_at=NOW + timedelta(hours=5), updated_at=NOW - second),
+        row(3, "c", WAITING, next_at=ahead, updated_at=ahead + second),
+        row(4, "d", updated_at=ahead),
+        row(5, "e", WAITING, next_at=ahead + 8 * second, updated_at=ahead, on="two"),
+    )
+    await put(store, *rows[:4])
+    await store.apply(Settlements(lanes=(lane("two", owner="boot-2"),), upserts=rows[4:]))
+    await store.rebase(NOW)
+    times = {each.name: each.next_at for each in await store.deliveries(lane_id="lane-one")}
+    assert times["a"] is not None
+    assert abs(times["a"] - (NOW + 8 * second)) <= timedelta(milliseconds=1)
+    assert times["b"] == NOW + timedelta(hours=5), "written before: it stays"
+    assert times["c"] is not None
+    assert abs(times["c"] - NOW) <= timedelta(milliseconds=1), "never into the past"
+    assert times["d"] is None

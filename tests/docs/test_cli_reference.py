@@ -25,9 +25,14 @@ def commands() -> Iterator[tuple[str, click.Command]]:
         assert found is not None
         if entry.help.startswith("("):
             continue
-        yield f"ureg {entry.name}", found
-        if isinstance(found, click.Group):
-            yield from ((f"ureg {entry.name} {name}", each) for name, each in found.commands.items())
+        yield from _with_its_own(f"ureg {entry.name}", found)
+
+
+def _with_its_own(name: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
+    yield name, command
+    if isinstance(command, click.Group):
+        for word, each in command.commands.items():
+            yield from _with_its_own(f"{name} {word}", each)
 
 
 ALL = dict(commands())

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from universal_registry.environment import OTHER_VARIABLES, PREFIX
-from universal_registry.kernel.settings import Places, RetrySettings, Settings
+from universal_registry.kernel.settings import EncryptionSettings, Places, RetrySettings, Settings
 from universal_registry.observe.metrics import METRICS
+from universal_registry.observe.prometheus import EXPOSED
 
 REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference"
 SETTINGS = (REFERENCE / "settings.md").read_text(encoding="utf-8")
+GROUPS = {"retry": RetrySettings, "encryption": EncryptionSettings}
 ROWS = re.findall(r"^\| `([a-z_.]+)` \| `(REGISTRY_\w+)` \| (.*?) \| (.*?) \| (.*) \|$", SETTINGS, re.MULTILINE)
 
 
@@ -26,15 +28,15 @@ def expected(prefix: str, item: Field) -> tuple[str, str, str, str, str]:
     return (
         prefix + item.name,
         variable,
-        "" if default is None else f"`{shown}`",
+        "" if default in (None, "") else f"`{shown}`",
         "" if low is None else f"{low:g} to {high:.10g}",
         item.metadata["doc"],
     )
 
 
 def test_every_setting_is_documented_as_it_is_and_no_other() -> None:
-    wanted = [expected("", item) for item in fields(Settings) if item.name not in ("home", "retry", "database")]
-    wanted += [expected("retry.", item) for item in fields(RetrySettings)]
+    wanted = [expected("", item) for item in fields(Settings) if item.name not in ("home", *GROUPS, "database")]
+    wanted += [expected(f"{name}.", item) for name, group in GROUPS.items() for item in fields(group)]
     found = [tuple(cell.strip() for cell in row) for row in ROWS if row[0] != "home"]
     assert found == wanted
 
@@ -51,5 +53,15 @@ def test_every_place_in_a_home_is_documented(place: str) -> None:
 
 def test_every_metric_is_documented_as_it_is_and_no_other() -> None:
     text = (REFERENCE / "metrics.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `([\w.]+)` \| (?:gauge|counter|time) \| (.*) \|$", text, re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+\.[\w.]+)` \| (?:gauge|counter|time) \| (.*) \|$", text, re.MULTILINE)
     assert rows == list(METRICS.items())
+
+
+def test_every_metric_for_prometheus_is_documented_as_it_is_and_no_other() -> None:
+    text = (REFERENCE / "metrics.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(ureg_\w+)` \| (\w+) \| (.*?) \| (.*) \|$", text, re.MULTILINE)
+    wanted = [
+        (name, each.kind, ", ".join(f"`{label}`" for label in each.labels) or "\u2013", each.doc)
+        for name, each in EXPOSED.items()
+    ]
+    assert rows == wanted

@@ -1,8 +1,9 @@
 """`ureg serve`, with one protection taken away: tests show with it that they would notice.
 
-    child_broken.py answers-before-commit | moves-before-answer
+    child_broken.py [short-leases] [answers-before-commit | moves-before-answer]
 
-The product has no switch for this: what is broken is broken here, in the child's own memory.
+The product has no switch for this: what is broken is broken here, in the child's own memory. `short-leases` breaks
+nothing: what a killed daemon held on PostgreSQL is free after two seconds and not after thirty, by the same rules.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 
 from universal_registry import app
 from universal_registry.environment import load_settings
+from universal_registry.propagation import roster
 from universal_registry.propagation.window import LaneRun, Mark
-from universal_registry.registry.decide import touched_keys
 from universal_registry.storage import writer
 
 HELD_BACK = 0.05
@@ -23,14 +25,12 @@ HELD_BACK = 0.05
 def answers_before_commit() -> None:
     """A writer that answers when it has decided, and commits a little later."""
 
-    async def commit_some(self: writer.GroupWriter, group: list[writer._Waiting]) -> None:
-        requests = [waiting.request for waiting in group]
+    async def commit_some(self: writer.GroupWriter, group: list[writer._Waiting], _: object) -> None:
         async with self._store.batch() as batch:
-            heads = await batch.heads({key for request in requests for key in touched_keys(request)})
-            folded = writer.fold(batch.head, heads, requests, self._catalogue)
-            if folded.changes:
-                await batch.write(folded.changes, folded.records)
-            for waiting, answer in zip(group, folded.answers, strict=True):
+            folding = await self._fold(batch, [waiting.request for waiting in group])
+            if folding.changes:
+                await batch.write(folding.changes, folding.records)
+            for waiting, answer in zip(group, folding.answers, strict=True):
                 writer._answer(waiting.answer, answer)
             loop = asyncio.get_running_loop()
             held = loop.create_future()
@@ -51,14 +51,22 @@ def moves_before_answer() -> None:
     LaneRun.commit_point = commit_point  # type: ignore[method-assign,assignment]
 
 
-BROKEN: dict[str, Callable[[], None]] = {
+def short_leases() -> None:
+    """Leases of 2 s, renewed every 0.2 s."""
+    roster.LEASE = timedelta(seconds=2)
+    roster._RENEW_SECONDS = 0.2
+
+
+CHANGES: dict[str, Callable[[], None]] = {
     "answers-before-commit": answers_before_commit,
     "moves-before-answer": moves_before_answer,
+    "short-leases": short_leases,
 }
 
 
 def main() -> int:
-    BROKEN[sys.argv[1]]()
+    for name in sys.argv[1:]:
+        CHANGES[name]()
     return app.serve(load_settings())
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -32,7 +32,7 @@ STALE = 0.05
 def sequence() -> None:
     """Revisions from a sequence, drawn before the transaction: some commit after others that drew later."""
     drawn: dict[str, int] = {}
-    submit, fold = writer.GroupWriter.submit, writer.fold
+    submit = writer.GroupWriter.submit
     newest = [0]
 
     async def numbered(self: writer.GroupWriter, request: Request) -> Committed:
@@ -45,24 +45,13 @@ def sequence() -> None:
             await held
         return await submit(self, request)
 
-    def fold_at_drawn(
-        head: Head,
-        heads: dict[Any, Any],
-        requests: Sequence[Request],
-        catalogue: Any,
-        kept: Mapping[Any, Any] | None = None,
-    ) -> writer.Folded:
-        made = writer.Folded([], [], {}, [])
-        for request in requests:
-            one = fold(Head(head.incarnation, drawn[request.txn_id] - 1, head.hash), heads, [request], catalogue, kept)
-            made.answers.extend(one.answers)
-            made.changes.extend(one.changes)
-            made.records.update(one.records)
-            made.kept.extend(one.kept)
-        return made
+    class AtDrawn(writer.Folding):
+        def add(self, request: Request) -> None:
+            self.head = Head(self.head.incarnation, drawn[request.txn_id] - 1, self.head.hash)
+            super().add(request)
 
     writer.GroupWriter.submit = numbered  # type: ignore[method-assign]
-    writer.fold = fold_at_drawn
+    writer.Folding = AtDrawn  # type: ignore[misc]
 
 
 def stale_cache() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,14 +13,15 @@ import apsw
 import orjson
 
 from universal_registry.client.listen import Heard, State
+from universal_registry.environment import load_settings
 from universal_registry.kernel.errors import Corrupt
-from universal_registry.kernel.settings import Places
+from universal_registry.kernel.settings import Places, Settings
 from universal_registry.kernel.world import SystemWorld
 from universal_registry.log.chain import GENESIS, verify
 from universal_registry.log.change import Change, Op
 from universal_registry.registry.catalogue import load_catalogue
 from universal_registry.registry.record import Record
-from universal_registry.storage.registry_sqlite import SqliteRegistry
+from universal_registry.stores import open_stores
 
 KIND, NAMESPACE = "alias", "default"
 MOST_SHOWN = 5
@@ -54,9 +56,10 @@ class Kept(NamedTuple):
     damage: list[str]
 
 
-def violations(home: Path, evidence: Evidence) -> list[str]:
-    """Everything that was promised and is not so."""
-    kept = asyncio.run(_read(Places(home)))
+def violations(environ: Mapping[str, str], evidence: Evidence) -> list[str]:
+    """Everything that was promised and is not so. `environ`: what the daemon was run with, which says where it kept
+    things, and on which engine."""
+    kept = asyncio.run(_read(load_settings(environ=environ)))
     found = [
         *kept.damage,
         *_the_chain(kept.lines),
@@ -74,23 +77,27 @@ def violations(home: Path, evidence: Evidence) -> list[str]:
 # --- reading the stores -----------------------------------------------------------------------------------------------
 
 
-async def _read(places: Places) -> Kept:
-    damage = [
+async def _read(settings: Settings) -> Kept:
+    async with AsyncExitStack() as stack:
+        stores = await open_stores(settings, load_catalogue(), SystemWorld(), stack, read_only=True)
+        lines: list[Change] = []
+        while more := await stores.registry.changes(lines[-1].revision if lines else 0, 1000):
+            lines += more
+        names = {line.name for line in lines if _is_ours(line)}
+        found = [
+            record for name in names for record in await stores.registry.find(name, NAMESPACE) if record.kind == KIND
+        ]
+        rows = Counter(str(row.state) for row in await stores.lanes.deliveries(limit=len(lines) * 10))
+    damage = [] if settings.database else _damaged_files(Places(settings.home))
+    return Kept(lines, {record.name: record for record in found}, rows, damage)
+
+
+def _damaged_files(places: Places) -> list[str]:
+    return [
         f"{path.name}: {word}"
         for path in (places.registry_db, places.propagation_db)
         if (word := _query(path, "PRAGMA integrity_check")[0][0]) != "ok"
     ]
-    rows = dict(_query(places.propagation_db, "SELECT state, count(*) FROM deliveries GROUP BY state"))
-    registry = SqliteRegistry.open(places.registry_db, load_catalogue(), SystemWorld(), read_only=True)
-    try:
-        lines: list[Change] = []
-        while more := await registry.changes(lines[-1].revision if lines else 0, 1000):
-            lines += more
-        names = {line.name for line in lines if _is_ours(line)}
-        found = [record for name in names for record in await registry.find(name, NAMESPACE) if record.kind == KIND]
-    finally:
-        registry.database.close()
-    return Kept(lines, {record.name: record for record in found}, rows, damage)
 
 
 def _query(path: Path, sql: str) -> list[tuple[Any, ...]]:

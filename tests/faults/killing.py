@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import pgserver
 from judging import KIND, Evidence, violations
 from pressure import (
     IN_FLIGHT,
@@ -25,6 +26,8 @@ from pressure import (
     PlainSql,
     Progress,
     Writers,
+    asking_postgres,
+    asking_sqlite,
     is_at_rest,
     lines_in,
     slow,
@@ -57,14 +60,15 @@ class Figures(NamedTuple):
 
 
 class Trial:
-    """One run of it in a folder of the caller's."""
+    """One run of it in a folder of the caller's, on SQLite, or in a new database of the server."""
 
-    def __init__(self, folder: Path, seed: int, command: Sequence[str]) -> None:
-        self.home = folder / "home"
+    def __init__(self, folder: Path, seed: int, command: Sequence[str], server: pgserver.Server | None = None) -> None:
         self.seed = seed
         self.chance = random.Random(seed)
         self.progress = Progress()
-        self.daemon = Daemon(self.home, command)
+        database = server.database(f"kills_{seed}").name if server else ""
+        self.daemon = Daemon(folder / "home", command, **(server.environment(database) if server else {}))
+        self.asking = asking_postgres(server, database) if server else asking_sqlite(self.daemon.places)
         self.inboxes = [
             Inbox("steady", self.progress),
             Inbox("flaky", self.progress, behaviour=flaky(0.2)),
@@ -80,7 +84,7 @@ class Trial:
             self.daemon.start()
             self._targets()
             writers = Writers(str(find_daemon(self.daemon.places)), self.progress, self.inboxes)
-            sql = PlainSql(self.home)
+            sql = PlainSql(self.asking)
             try:
                 for _ in range(kills):
                     self._kill_once()
@@ -98,7 +102,7 @@ class Trial:
         heard = {inbox.name: inbox.heard for inbox in self.inboxes}
         killed = kills + self.in_a_start
         evidence = Evidence(writers.acknowledged, writers.unanswered, heard, killed, IN_FLIGHT)
-        found += violations(self.home, evidence)
+        found += violations(self.daemon.environ, evidence)
         return self._figures(evidence, sql.reads, time.monotonic() - began, found)
 
     def _targets(self) -> None:
@@ -167,6 +171,9 @@ class Trial:
         )
 
 
-def trial(folder: Path, *, kills: int, seed: int, broken: str | None = None) -> Figures:
+def trial(
+    folder: Path, *, kills: int, seed: int, broken: str | None = None, server: pgserver.Server | None = None
+) -> Figures:
     """Kill a daemon so often under load; `broken`: which protection it is to do without (`child_broken.py`)."""
-    return Trial(folder, seed, [*BROKEN, broken] if broken else UREG).run(kills)
+    changes = [*(["short-leases"] if server else []), *([broken] if broken else [])]
+    return Trial(folder, seed, [*BROKEN, *changes] if changes else UREG, server).run(kills)

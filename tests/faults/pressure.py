@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pgserver
 from judging import KIND, NAMESPACE, Write
 
 from universal_registry.client.http import Client, find_daemon
@@ -36,9 +37,9 @@ MOST_BEHIND = 300
 BATCH = 20
 COUNTERS = 5
 QUERIES = (
-    (".registry_propagation.db", "SELECT COUNT(*) FROM propagation_events WHERE status IN ('pending', 'retry');"),
-    (".registry_propagation.db", "SELECT COUNT(*) FROM webhook_queue WHERE status='pending';"),
-    (".universal_registry.db", "SELECT COUNT(*) FROM aliases;"),
+    ("propagation", "SELECT COUNT(*) FROM propagation_events WHERE status IN ('pending', 'retry');"),
+    ("propagation", "SELECT COUNT(*) FROM webhook_queue WHERE status='pending';"),
+    ("registry", "SELECT COUNT(*) FROM aliases;"),
 )
 SETTINGS = {
     "REGISTRY_LISTEN": "127.0.0.1:0",
@@ -134,7 +135,7 @@ class Inbox:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
         self._thread.start()
-        self._receiver = Receiver(world=SystemWorld(), secret=self.secret, on_event=self._note, behaviour=behaviour)
+        self._receiver = Receiver(world=SystemWorld(), secrets=[self.secret], on_event=self._note, behaviour=behaviour)
         host, port = self._do(self._receiver.start("127.0.0.1", 0))
         self.url = f"http://{host}:{port}/{name}"
 
@@ -242,29 +243,27 @@ def send(client: Client, commands: dict[str, str]) -> dict[str, Any]:
 
 
 class PlainSql:
-    """The system's `sqlite3` asks the seed's queries in a loop, as the seed says and with -readonly, turn by turn."""
+    """The engine's own client asks the seed's queries in a loop."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, commands: Sequence[Sequence[str]]) -> None:
+        """None of them is run where there is no such client."""
         self.reads = 0
         self.trouble: list[str] = []
-        self._home = home
+        self._commands = commands
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._read)
-        if shutil.which("sqlite3") is not None:
+        if shutil.which(commands[0][0]) is not None:
             self._thread.start()
 
     def _read(self) -> None:
-        for (name, sql), flags in itertools.cycle(itertools.product(QUERIES, ([], ["-readonly"]))):
+        for command in itertools.cycle(self._commands):
             if self._ending.wait(0.02):
                 return
-            done = subprocess.run(
-                ["sqlite3", *flags, str(self._home / name), sql],
-                capture_output=True, text=True, check=False, timeout=PATIENCE,
-            )  # fmt: skip
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
             busy = "locked" in done.stderr or "busy" in done.stderr
             self.reads += done.returncode == 0
             if not busy and (done.returncode, done.stderr, done.stdout.strip().isdigit()) != (0, "", True):
-                self.trouble.append(f"sqlite3 {' '.join(flags)} {name}: {done.stderr or done.stdout}")
+                self.trouble.append(f"{' '.join(command)}: {done.stderr or done.stdout}")
 
     def end(self) -> None:
         self._ending.set()
@@ -303,3 +302,14 @@ def is_at_rest(client: Client) -> bool:
     """Nothing is under way, and nothing is about to be."""
     status = client.request("GET", "/v1/-/status").json()
     return int(status["health"]["queue_depth"]) == 0
+
+
+def asking_sqlite(places: Places) -> list[list[str]]:
+    """The seed's queries as the seed gives them to `sqlite3`, and the same with -readonly."""
+    files = {"propagation": places.propagation_db, "registry": places.registry_db}
+    return [["sqlite3", *flags, str(files[store]), sql] for store, sql in QUERIES for flags in ([], ["-readonly"])]
+
+
+def asking_postgres(server: pgserver.Server, database: str) -> list[list[str]]:
+    """The same, by `psql`."""
+    return [[*server.psql(database), "-c", sql.replace(" FROM ", f" FROM {store}.")] for store, sql in QUERIES]

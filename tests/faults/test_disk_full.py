@@ -19,12 +19,12 @@ from universal_registry.client.http import Client
 from universal_registry.client.listen import flaky
 from universal_registry.kernel.errors import RegistryError, StorageFull
 
-SIZE = "12m"
+SIZE = "48m"
 
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, of a few megabytes."""
+    """A file system of its own, with little more room than the WALs of two stores may take."""
     if os.geteuid() != 0 or shutil.which("mount") is None:
         pytest.skip("mounting a small tmpfs needs root")
     folder = tmp_path / "small"
@@ -131,7 +131,7 @@ def test_a_full_disk_stops_writes_and_nothing_else(daemon: Daemon, small: Path, 
         wait_for(lambda: is_at_rest(client), "settled")
     assert daemon.stop() == 0
     heard_all = {inbox.name: inbox.heard for inbox in inboxes}
-    assert violations(daemon.places.home, Evidence(notes.acknowledged, notes.refused, heard_all, 0, IN_FLIGHT)) == []
+    assert violations(daemon.environ, Evidence(notes.acknowledged, notes.refused, heard_all, 0, IN_FLIGHT)) == []
 
 
 def test_health_says_that_it_is_full_and_that_it_is_no_longer(daemon: Daemon, small: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_kill_on_a_full_disk_loses_nothing_either(daemon: Daemon, small: Path,
         wait_for(lambda: is_at_rest(client), "settled")
     assert daemon.stop() == 0
     heard = {inbox.name: inbox.heard for inbox in inboxes}
-    assert violations(daemon.places.home, Evidence(notes.acknowledged, notes.refused, heard, 2, IN_FLIGHT)) == []
+    assert violations(daemon.environ, Evidence(notes.acknowledged, notes.refused, heard, 2, IN_FLIGHT)) == []
 
 
 def test_a_new_home_on_a_full_disk_is_refused_in_one_line(small: Path) -> None:

@@ -20,11 +20,12 @@ from universal_registry.kernel.world import SystemWorld
 from universal_registry.propagation.outcome import Accepted, Failed, Outcome, Rejected
 from universal_registry.propagation.ports import Envelope
 from universal_registry.security.addresses import Policy
-from universal_registry.transports import net
-from universal_registry.transports.net import MOST_INTERIM
+from universal_registry.transports.net import post
+from universal_registry.transports.net.connection import MOST_INTERIM
 from universal_registry.transports.webhook import WebhookTransport
 
 SHORT = 0.3
+BOTH_LOOPS = True
 LONG = 20.0
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 BODY = b'{"specversion":"1.0","data":{"token":"a-secret-of-some-length"}}'
@@ -513,7 +514,7 @@ async def test_a_second_answer_is_never_taken_for_the_next_ones() -> None:
 
 
 async def test_nor_one_that_comes_while_the_connection_rests(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(net, "KEEP_ALIVE_SECONDS", 600.0)  # it is not for its age that the connection is dropped
+    monkeypatch.setattr(post, "KEEP_ALIVE_SECONDS", 600.0)  # it is not for its age that the connection is dropped
     go = asyncio.Event()
     sent = asyncio.Event()
 

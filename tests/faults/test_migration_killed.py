@@ -27,6 +27,7 @@ from pathlib import Path
 import apsw
 from universal_registry.kernel.world import SystemWorld
 from universal_registry.registry.catalogue import load_catalogue
+from universal_registry.storage import database
 from universal_registry.storage.registry_sqlite import SqliteRegistry
 
 path, when, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -43,7 +44,12 @@ def watch(connection):
     connection.set_commit_hook(lambda: reached("commit"))
     connection.set_wal_hook(lambda *ignored: apsw.SQLITE_OK if not reached("committed") else 1)
 
-apsw.connection_hooks.append(watch)
+def connect(*args, **how):  # the hooks after our own settings, one of which would take the place of one of them
+    connection = connect_plainly(*args, **how)
+    watch(connection)
+    return connection
+
+connect_plainly, database._connect = database._connect, connect
 SqliteRegistry.open(Path(path), load_catalogue(), SystemWorld()).database.close()
 print(counts["step"], counts["commit"], counts["committed"])
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,26 +12,33 @@ from typing import Any
 import apsw
 import pytest
 
-from universal_registry.kernel.errors import StorageFull, StorageUnavailable, StoreLocked
+from universal_registry.kernel.errors import PreconditionFailed, StorageFull, StorageUnavailable, StoreLocked
+from universal_registry.kernel.ids import Key
 from universal_registry.kernel.world import SystemWorld
+from universal_registry.log.chain import GENESIS, verify
 from universal_registry.registry.catalogue import load_catalogue
-from universal_registry.registry.service import Actor, RegistryService
+from universal_registry.registry.service import Actor, RegistryService, Written
 from universal_registry.security.cipher import Sealer
 from universal_registry.security.keyring import Keyring, new_key
+from universal_registry.storage.batch_sqlite import SqliteBatch, SqliteOutlook
 from universal_registry.storage.database import Database
 from universal_registry.storage.registry_sqlite import SqliteRegistry
 from universal_registry.storage.writer import GroupWriter
 
 BIG = "x" * 20_000
+ME = Actor("uid:1000", admin=True)
 
 
 class Disk(apsw.VFS):
-    """The machine's own files, with faults to order. `full`: nothing can be written. `gate`: an fsync waits for it."""
+    """The machine's own files, with faults to order. `full`: nothing can be written. `gate`: an fsync waits for it;
+    `held`: a write does."""
 
     def __init__(self) -> None:
         self.full = False
         self.broken = False
         self.gate: threading.Event | None = None
+        self.held: threading.Event | None = None
+        self.writing = threading.Event()
         self.syncing = threading.Event()
         super().__init__("disk-of-a-test", "unix", makedefault=True)
 
@@ -44,6 +52,9 @@ class _File(apsw.VFSFile):
         super().__init__("unix", name, flags)
 
     def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802
+        if self._disk.held is not None:
+            self._disk.writing.set()
+            self._disk.held.wait(30)
         if self._disk.full:
             raise apsw.FullError("no space")
         super().xWrite(data, offset)
@@ -220,9 +231,8 @@ async def service(disk: Disk, tmp_path: Path) -> Any:
 
 
 def puts(service: RegistryService, count: int) -> list[Any]:
-    actor = Actor("uid:1000", admin=True)
     documents = [{"kind": "alias", "name": f"a{each}", "spec": {"command": "x"}} for each in range(count)]
-    return [service.put(document, actor=actor) for document in documents]
+    return [service.put(document, actor=ME) for document in documents]
 
 
 async def test_each_caller_of_a_group_hears_of_a_full_disk_and_no_revision_is_used_up(
@@ -253,3 +263,114 @@ async def test_a_store_that_another_process_has_locked_costs_a_group_one_wait(
     assert [type(answer) for answer in answers] == [StoreLocked] * 20
     assert took < 5 * 0.2, took
     assert len(await asyncio.gather(*puts(service, 5))) == 5
+
+
+# --- a group that was decided while the one before it was being committed ---------------------------------------------
+
+
+def put(service: RegistryService, command: str, **more: Any) -> asyncio.Task[Written]:
+    document = {"kind": "alias", "name": "gs", "spec": {"command": command}}
+    return asyncio.ensure_future(service.put(document, actor=ME, **more))
+
+
+async def decided_ahead(service: RegistryService, requests: int) -> None:
+    """Until the writer has decided so many while it commits."""
+    writer = service._writer
+    assert isinstance(writer, GroupWriter)
+    async with asyncio.timeout(30):
+        for _ in itertools.count():
+            if writer._ahead is not None and writer._ahead.requests == requests:
+                return
+            await asyncio.sleep(0)  # lets the callers come as far as the writer; nothing here waits for time
+
+
+async def test_what_is_decided_ahead_sees_what_is_being_committed(service: RegistryService, disk: Disk) -> None:
+    await put(service, "zero")
+    disk.held = threading.Event()
+    first = put(service, "one")
+    await asyncio.to_thread(disk.writing.wait, 30)
+    conditional, refused = put(service, "two", if_revision=2), put(service, "three", if_revision=2)
+    same = put(service, "two")
+    await decided_ahead(service, 3)
+    assert not any(task.done() for task in (first, conditional, refused, same)), "acknowledged only after its own fsync"
+    disk.held.set()
+    assert [(await task).revision for task in (first, conditional, same)] == [2, 3, 3]
+    with pytest.raises(PreconditionFailed, match="is at revision 3"):
+        await refused
+    lines = await service.log.history(Key("alias", "default", "gs"), 10)
+    assert [(line.revision, line.generation) for line in lines] == [(3, 3), (2, 2), (1, 1)]
+
+
+async def test_what_was_decided_ahead_of_a_commit_that_fails_is_decided_again(
+    service: RegistryService, disk: Disk
+) -> None:
+    disk.held, disk.full = threading.Event(), True
+    first = put(service, "one")
+    await asyncio.to_thread(disk.writing.wait, 30)
+    conditional, plain = put(service, "two", if_revision=1), put(service, "three")
+    await decided_ahead(service, 2)
+    first.add_done_callback(lambda _: setattr(disk, "full", False))
+    disk.held.set()
+    with pytest.raises(StorageFull):
+        await first
+    answers = await asyncio.gather(conditional, plain, return_exceptions=True)
+    # The group behind it may meet the full disk too; a retry settles it.
+    assert isinstance(answers[0], PreconditionFailed | StorageFull)
+    written = answers[1] if isinstance(answers[1], Written) else await put(service, "three")
+    assert (written.revision, written.results[0].record.generation) == (1, 1)
+    assert await check_log(service) == 1
+
+
+async def test_another_process_that_wrote_meanwhile_is_noticed(
+    service: RegistryService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put(service, "one")
+    edit(tmp_path / "registry.db", revision=99)
+    with pytest.raises(PreconditionFailed, match="at revision 99"):
+        await put(service, "two", if_revision=1)
+    await put(service, "two", if_revision=99)
+    edit(tmp_path / "registry.db", revision=77)
+    monkeypatch.setattr(SqliteBatch, "confirms", lambda *_: True)
+    assert (await put(service, "three", if_revision=2)).revision == 3, "without the check it is not"
+
+
+async def test_a_transaction_beside_the_writer_is_noticed(service: RegistryService) -> None:
+    store = service.records
+    assert isinstance(store, SqliteRegistry)
+    await put(service, "one")
+    async with store.database.transaction():
+        store.database.execute("INSERT INTO write_guard (open) VALUES (1)")
+        store.database.execute("UPDATE aliases SET revision = 99")
+        store.database.execute("DELETE FROM write_guard")
+        store.changed_beside({})
+    with pytest.raises(PreconditionFailed, match="at revision 99"):
+        await put(service, "two", if_revision=1)
+
+
+async def test_a_read_that_fails_ahead_costs_nobody_anything(
+    service: RegistryService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await put(service, "one")
+
+    def unreadable(*_: object) -> None:
+        raise StorageUnavailable("the disk says no")
+
+    monkeypatch.setattr(SqliteOutlook, "records", unreadable)
+    assert (await put(service, "two")).revision == 2
+
+
+def edit(path: Path, revision: int) -> None:
+    """As somebody does with SQLite's shell."""
+    other = apsw.Connection(str(path))
+    with other:
+        other.execute("INSERT INTO write_guard (open) VALUES (1)")
+        other.execute("UPDATE aliases SET revision = ?", (revision,))
+        other.execute("DELETE FROM write_guard")
+    other.close()
+
+
+async def check_log(service: RegistryService) -> int:
+    """The number of lines, the chain proved."""
+    lines = await service.log.changes(0, 1000)
+    verify(GENESIS, lines, 1)
+    return len(lines)

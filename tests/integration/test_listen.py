@@ -62,7 +62,7 @@ async def listening(
         if fail is not None and len(heard) == 1:
             raise fail
 
-    receiver = Receiver(world=WORLD, secret=secret, on_event=note, behaviour=behaviour)
+    receiver = Receiver(world=WORLD, secrets=[secret] if secret else [], on_event=note, behaviour=behaviour)
     host, port = await receiver.start("127.0.0.1", 0)
     try:
         async with aiohttp.ClientSession() as session:
@@ -129,7 +129,7 @@ async def test_without_a_secret_everything_is_taken_and_nothing_called_verified(
 
 async def test_a_secret_that_is_none_is_said_and_not_shown() -> None:
     with pytest.raises(Invalid) as caught:
-        Receiver(world=WORLD, secret="my-password")
+        Receiver(world=WORLD, secrets=["my-password"])
     assert "my-password" not in str(caught.value)
 
 
@@ -345,7 +345,7 @@ def test_what_is_no_address(text: str) -> None:
 
 async def test_one_line_for_each_event() -> None:
     out = io.StringIO()
-    receiver = Receiver(world=WORLD, secret=SECRET, on_event=printer(out))
+    receiver = Receiver(world=WORLD, secrets=[SECRET], on_event=printer(out))
     _, port = await receiver.start("127.0.0.1", 0)
     async with aiohttp.ClientSession() as session:
         for headers in (signed("dlv_1", event(1)), signed("dlv_1", event(1)), {}):

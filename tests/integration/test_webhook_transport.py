@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import ipaddress
 import os
@@ -12,8 +13,8 @@ import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
-import aiohttp
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -28,14 +29,17 @@ from universal_registry.propagation.outcome import Accepted, Failed, Outcome, Re
 from universal_registry.propagation.ports import Envelope
 from universal_registry.security.addresses import Policy, check_url, classify
 from universal_registry.security.signing import new_secret, parse_secret, signed_headers
-from universal_registry.transports import webhook
-from universal_registry.transports.net import Attempt, CheckedConnector, Resolve, SystemNames
+from universal_registry.transports.net import Resolve, SystemNames, Way, post
 from universal_registry.transports.webhook import WebhookTransport, retry_after
 
+BOTH_LOOPS = True
 LONG = 20.0
 UTC = dt.UTC
 NOW = dt.datetime(1994, 11, 6, 8, 49, 7, tzinfo=UTC)
-EVENT = b'{"type":"registry.alias.created.v1","subject":"alias/default/gs","sequence":"0000000000000007.000000"}'
+EVENT = (
+    b'{"specversion":"1.0","id":"1.7.0","source":"/registries/1","type":"registry.alias.created.v1",'
+    b'"subject":"alias/default/gs","sequence":"0000000000000007.000000","data":{}}'
+)
 
 
 class Held(SystemWorld):
@@ -118,6 +122,12 @@ def envelope(
     )
 
 
+def opened(transport: WebhookTransport) -> list[Any]:
+    """The transport's connections."""
+    assert transport._poster is not None
+    return list(transport._poster._connections)
+
+
 def reason_of(outcome: Outcome) -> str:
     assert isinstance(outcome, Failed), outcome
     return outcome.reason
@@ -164,7 +174,7 @@ async def test_connections_are_kept_for_one_target_after_another() -> None:
 
 
 async def test_only_so_many_origins_have_their_connections_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhook, "MOST_KEPT_ORIGINS", 1)
+    monkeypatch.setattr(post, "MOST_KEPT_ORIGINS", 1)
     async with serving() as kept, serving() as other, transporting() as transport:
         for _ in range(3):
             await transport.send(envelope(f"http://{kept.host}/"))
@@ -195,7 +205,7 @@ async def test_neither_proxies_nor_cookies_nor_netrc(monkeypatch: pytest.MonkeyP
 async def test_a_signed_delivery_arrives_at_a_receiver_and_is_verified() -> None:
     world, heard = SystemWorld(), list[Heard]()
     secret = new_secret(world)
-    receiver = Receiver(world=world, secret=secret, on_event=heard.append)
+    receiver = Receiver(world=world, secrets=[secret], on_event=heard.append)
     host, port = await receiver.start("127.0.0.1", 0)
     signed = signed_headers([parse_secret(secret)], "dlv_1", int(world.now().timestamp()), EVENT)
     forged = signed_headers([parse_secret(new_secret(world))], "dlv_2", int(world.now().timestamp()), EVENT)
@@ -210,6 +220,37 @@ async def test_a_signed_delivery_arrives_at_a_receiver_and_is_verified() -> None
     assert heard[0].verified
 
 
+@pytest.mark.parametrize(
+    "header", [("x-a", "b\r\nx-c: d"), ("x-a", "b\nx"), ("x-a\r\n", "b"), ("x-a", "b\0c"), ("x-a", "b\r")]
+)
+async def test_a_header_cannot_become_two(header: tuple[str, str]) -> None:
+    async with serving() as server, transporting() as transport:
+        outcome = await transport.send(envelope(f"http://{server.host}/", headers=[header]))
+        assert reason_of(outcome) == "a header to be sent holds a line break"
+    assert server.requests == []
+
+
+async def test_a_kept_connection_that_the_far_side_closed_meanwhile_is_not_used() -> None:
+    async with serving() as server, transporting() as transport:
+        assert isinstance(await transport.send(envelope(f"http://{server.host}/")), Accepted)
+        for task in server.tasks:
+            task.cancel()
+        await asyncio.gather(*server.tasks, return_exceptions=True)
+        server.tasks.clear()
+        for connection in opened(transport):
+            await asyncio.wait_for(connection.lost, LONG)
+        assert isinstance(await transport.send(envelope(f"http://{server.host}/")), Accepted)
+    assert len(server.peers) == 2
+
+
+async def test_what_rests_too_long_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(post, "KEEP_ALIVE_SECONDS", 0.01)
+    async with serving() as server, transporting() as transport:
+        assert isinstance(await transport.send(envelope(f"http://{server.host}/")), Accepted)
+        await asyncio.wait_for(asyncio.gather(*server.tasks), LONG)  # the far side sees it end
+        assert opened(transport) == []
+
+
 # --- what becomes of the answer ---------------------------------------------------------------------------------------
 
 
@@ -218,6 +259,63 @@ async def test_accepted(status: int) -> None:
     outcome = await sent_to(b"HTTP/1.1 %d X\r\ncontent-length: 0\r\n\r\n" % status)
     assert isinstance(outcome, Accepted)
     assert outcome.status == status
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nx-a: b\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nx-t: u\r\n\r\n",
+        b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",
+    ],
+)
+async def test_an_answer_may_come_in_pieces(raw: bytes) -> None:
+    """Cut anywhere: it is taken whole, and the connection goes on."""
+    async with transporting() as transport:
+        for cut in range(1, len(raw)):
+            async with pieces(raw[:cut], raw[cut:]) as (host, connections):
+                for _ in range(2):
+                    assert isinstance(await transport.send(envelope(f"http://{host}/")), Accepted)
+                assert len(connections) == 1
+            await transport.close()
+
+
+@asynccontextmanager
+async def pieces(*parts: bytes) -> AsyncIterator[tuple[str, list[int]]]:
+    """A server whose answers come in these parts, each in a turn of its own."""
+    connections: list[int] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(1)
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                await reader.readuntil(EVENT)
+                for part in parts:
+                    writer.write(part)
+                    await asyncio.sleep(0)
+                    await asyncio.sleep(0)
+        writer.close()
+
+    listener = await asyncio.start_server(handle, "127.0.0.1", 0)
+    try:
+        yield f"127.0.0.1:{listener.sockets[0].getsockname()[1]}", connections
+    finally:
+        listener.close()
+
+
+async def test_an_answer_without_a_length_ends_with_the_connection() -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(EVENT)
+        writer.write(b"HTTP/1.1 503 Busy\r\n\r\nhalf an ")
+        await writer.drain()
+        writer.write(b"hour")
+        writer.close()
+
+    listener = await asyncio.start_server(handle, "127.0.0.1", 0)
+    async with transporting() as transport:
+        outcome = await transport.send(envelope(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/"))
+    listener.close()
+    assert reason_of(outcome) == "503 Service Unavailable: half an hour"
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
@@ -378,12 +476,10 @@ async def test_a_name_that_was_good_before_is_checked_anew() -> None:
 
 async def test_the_socket_itself_is_held_to_the_policy() -> None:
     """Behind the checks of URL and names stands a third one, on what a socket is opened for."""
-    async with serving() as server, aiohttp.ClientSession(connector=CheckedConnector(Answers([]))) as session:
-        attempt = Attempt(check_url(f"http://{server.host}/"), Policy.PUBLIC)
-        with attempt.current(), pytest.raises(AddressRefused, match="this machine"):
-            await session.get(f"http://{server.host}/")
-        with pytest.raises(LookupError):  # nor does it connect for nobody
-            await session.get(f"http://{server.host}/")
+    async with serving() as server:
+        way = Way(check_url(f"http://{server.host}/"), Policy.PUBLIC, None)
+        with pytest.raises(AddressRefused, match="this machine"):
+            await way.connect(["127.0.0.1"], asyncio.Protocol, asyncio.get_running_loop().time() + LONG)
     assert server.peers == []
 
 
@@ -418,6 +514,46 @@ async def test_a_kept_connection_is_checked_against_the_policy_of_who_uses_it() 
         assert "127.0.0.0/8" in reason_of(await transport.send(envelope(url, Policy.PUBLIC)))
         assert isinstance(await transport.send(envelope(url)), Accepted)
     assert len(server.requests) == 2
+
+
+async def test_where_a_name_leads_is_asked_again_although_connections_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(post, "VOUCHED_SECONDS", 0.0)
+    names = Answers(["127.0.0.1"], ["127.0.0.1"], ["127.0.0.2"], ["127.0.0.2", "169.254.169.254"])
+    async with serving(host="0.0.0.0") as server, transporting(names) as transport:
+        made = envelope(f"http://hook.example:{server.port}/")
+        for connections in (1, 1, 2):  # the same address, and the connection is used on; another one, and it is not
+            assert isinstance(await transport.send(made), Accepted)
+            assert len(server.peers) == connections
+        assert "cloud metadata" in reason_of(await transport.send(made))
+    assert len(names.asked) == 4
+    assert len(server.requests) == 3
+
+
+async def test_what_was_asked_a_moment_ago_is_not_asked_again() -> None:
+    names = Answers(["127.0.0.1"])
+    async with serving() as server, transporting(names) as transport:
+        for _ in range(5):
+            assert isinstance(await transport.send(envelope(f"http://hook.example:{server.port}/")), Accepted)
+    assert names.asked == ["hook.example"]
+
+
+async def test_a_black_hole_among_the_addresses_of_a_name_does_not_cost_the_attempt() -> None:
+    loop = asyncio.get_running_loop()
+    async with serving() as server, transporting(Answers(["127.0.0.2", "127.0.0.1"])) as transport:
+        with contextlib.ExitStack() as stack:
+            hole = stack.enter_context(socket.socket())
+            hole.bind(("127.0.0.2", server.port))
+            hole.listen(0)
+            for _ in range(4):  # the queue of a listener that never accepts; beyond it nothing is answered
+                waiting = stack.enter_context(socket.socket())
+                waiting.setblocking(False)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(0.1):
+                        await loop.sock_connect(waiting, hole.getsockname())
+            outcome = await transport.send(envelope(f"http://hook.example:{server.port}/", seconds=1.0))
+    assert isinstance(outcome, Accepted)
 
 
 async def test_cleartext_to_a_local_name_stays_on_this_machine() -> None:

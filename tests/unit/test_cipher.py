@@ -4,6 +4,8 @@ import base64
 import copy
 import hashlib
 import hmac
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from universal_registry.kernel.errors import Corrupt, Invalid
+from universal_registry.kernel.jsonvalue import canonical
 from universal_registry.kernel.world import SystemWorld
 from universal_registry.security.cipher import (
     Box,
@@ -150,7 +153,10 @@ def test_a_sealed_secret_belongs_to_its_record_and_field() -> None:
 def test_what_comes_sealed_or_kept_stays_as_it_is() -> None:
     sealed = sealer().seal_secrets(spec(), PATHS, KEY)
     assert sealer().seal_secrets(sealed, PATHS, KEY) == sealed
-    assert sealer(TWO, ONE).seal_secrets(sealed, PATHS, KEY) == sealed
+    anew = sealer(TWO, ONE).seal_secrets(sealed, PATHS, KEY)  # exported before a rotation, imported after it
+    assert kid_of(ONE) not in str(anew)
+    assert commitment_view(anew) == commitment_view(sealed)
+    assert sealer(TWO).reveal_secrets(anew, PATHS, KEY) == sealer(ONE).reveal_secrets(sealed, PATHS, KEY)
     kept = {"token": {"$secret": "kept"}, "delivery": {"secret": {"$secret": "kept"}}}
     assert sealer().seal_secrets(kept, PATHS, KEY) == kept
     assert sealer().reveal_secrets(kept, PATHS, KEY) == kept
@@ -230,3 +236,77 @@ def test_cryptography_is_not_imported_before_it_is_used() -> None:
         [sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+# --- sealing anew ---------------------------------------------------------------------------------------------------
+
+
+def text_of(value: Any) -> str:
+    return canonical(value).decode()
+
+
+def test_a_value_sealed_anew_is_the_same_in_its_own_place_only() -> None:
+    old = sealer(ONE).seal(b"payload", "a context")
+    both = sealer(TWO, ONE)
+    new = both.sealed_anew(old)
+    assert new.startswith(kid_of(TWO))
+    assert sealer(TWO).open(new, "a context") == b"payload"
+    with pytest.raises(Corrupt, match="was moved"):
+        sealer(TWO).open(new, "b context")
+    assert both.sealed_anew(new) == new, "what bears the key already stays"
+    with pytest.raises(Corrupt, match="which is not there"):
+        sealer(TWO).sealed_anew(old)
+
+
+def test_in_a_document_only_the_seals_change() -> None:
+    sealed = sealer(ONE).seal_secrets(spec(), PATHS, KEY)
+    text = text_of({"name": "\u00e4 \u2028", "spec": sealed, "labels": {"n": "1"}})
+    anew = sealer(TWO, ONE).document_anew(text)
+    assert kid_of(ONE) not in anew
+    assert commitment_view(json.loads(anew)) == commitment_view(json.loads(text))
+    assert sealer(TWO).reveal_secrets(json.loads(anew)["spec"], PATHS, KEY) == spec()
+    assert re.sub(r"[0-9a-f]{8}:gAAAA[^\"]+", "", anew) == re.sub(r"[0-9a-f]{8}:gAAAA[^\"]+", "", text)
+
+
+def test_text_that_looks_like_a_seal_is_no_seal() -> None:
+    token = sealer(ONE).seal(b"x", "c")
+    for value in (
+        {"description": f'"$sealed":"{token}"'},
+        {"description": f'{{"$sealed":"{token}"}}'},
+        {"note": token, "payload": token},
+        {"$sealed": [token]},
+        {"$sealed": f"{kid_of(ONE)}:not base64!"},
+    ):
+        text = text_of(value)
+        assert sealer(TWO, ONE).document_anew(text) == text
+    text = text_of({"audience": [f'"payload":"{token}"', token], "session": f'","payload":"{token}'})
+    assert sealer(TWO, ONE).document_anew(text, event=True) == text
+
+
+def test_of_an_event_the_payload_changes() -> None:
+    token = sealer(ONE).seal(b"x", "c")
+    text = text_of({"audience": ["system/t"], "payload": token, "session": "s"})
+    anew = json.loads(sealer(TWO, ONE).document_anew(text, event=True))
+    assert sealer(TWO).open(anew["payload"], "c") == b"x"
+
+
+def test_a_seal_that_does_not_open_stays_as_it_is() -> None:
+    token = sealer(ONE).seal(b"x", "c")
+    for broken in (token[:-4], token[:9] + "A" * 100, "00000000" + token[8:]):
+        text = text_of({"spec": {"token": {"$mac": "m", "$sealed": broken}}})
+        assert sealer(TWO, ONE).document_anew(text) == text
+
+
+def test_a_box_takes_new_keys_over() -> None:
+    box = sealer(ONE)
+    token = Box(Keyring.of(TWO)).seal(b"later", "c")
+    with pytest.raises(Corrupt, match="which is not there"):
+        box.open(token, "c")
+    box.reread = lambda: Keyring.of(ONE, [TWO])
+    assert box.open(token, "c") == b"later"
+    assert box.seal(b"x", "c").startswith(kid_of(ONE))
+    box.use(Keyring.of(TWO))
+    assert box.seal(b"x", "c").startswith(kid_of(TWO))
+    box.reread = None
+    with pytest.raises(Corrupt):
+        box.open(sealer(ONE).seal(b"x", "c"), "c")

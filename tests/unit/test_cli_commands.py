@@ -35,11 +35,15 @@ def commands() -> Iterator[tuple[list[str], Command | Group]]:
     for name in top.list_commands(context):
         found = top.get_command(context, name)
         assert isinstance(found, Command | Group)
-        yield [name], found
-        if isinstance(found, Group):
-            for inner, each in found.commands.items():
-                assert isinstance(each, Command)
-                yield [name, inner], each
+        yield from _with_its_own([name], found)
+
+
+def _with_its_own(words: list[str], command: Command | Group) -> Iterator[tuple[list[str], Command | Group]]:
+    yield words, command
+    if isinstance(command, Group):
+        for inner, each in command.commands.items():
+            assert isinstance(each, Command | Group)
+            yield from _with_its_own([*words, inner], each)
 
 
 ALL = list(commands())
@@ -64,7 +68,7 @@ def test_help_begins_with_runnable_examples(
 )
 def test_every_example_is_understood(line: str) -> None:
     for part in re.split(r" \| | && ", line):
-        words = shlex.split(part.partition(" > ")[0].removesuffix("&"))
+        words = shlex.split(re.split(" >>? ", part)[0].removesuffix("&"))
         if words[0] != "ureg":
             continue
         command: click.Command = root()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from universal_registry.cli.waiting import is_final, seconds, verdict
+from universal_registry.cli.waiting import Wait, is_final, seconds, stragglers, verdict, wait_for
 from universal_registry.kernel.errors import PartlyDelivered, Refused, RegistryError, TimedOut, UsageError
 
 
@@ -57,6 +57,48 @@ def test_what_is_worth_waiting_for(state: str, reason: str, final: bool) -> None
     ],
 )
 def test_the_verdict(states: list[str], error: type[RegistryError] | None, exit_code: int) -> None:
-    found = verdict({"session": "s", "targets": [target(state, "why") for state in states]}, 5)
+    found = verdict({"session": "s", "targets": [target(state, "why") for state in states]}, Wait(5))
     assert (type(found) if found else None) is error
     assert (found.exit_code if found else 0) == exit_code
+
+
+@pytest.mark.parametrize(
+    ("states", "error"),
+    [
+        (["delivered", "waiting"], None),
+        (["held", "in_sync"], None),
+        (["waiting", "dead"], TimedOut),
+        (["held", "held"], Refused),
+        (["cancelled"], Refused),
+        (["planned"], Refused),
+    ],
+)
+def test_any_is_enough_where_that_was_asked(states: list[str], error: type[RegistryError] | None) -> None:
+    found = verdict({"session": "s", "targets": [target(state, "why") for state in states]}, Wait(5, any=True))
+    assert (type(found) if found else None) is error
+
+
+@pytest.mark.parametrize(
+    ("text", "wait"),
+    [
+        (None, None),
+        ("30s", Wait(30)),
+        ("any", Wait(30, any=True)),
+        ("all", Wait(30)),
+        ("any,2m", Wait(120, any=True)),
+        ("5, all", Wait(5)),
+    ],
+)
+def test_what_wait_says(text: str | None, wait: Wait | None) -> None:
+    assert wait_for(text) == wait
+
+
+@pytest.mark.parametrize("text", ["soon", "any,all", "1s,2s", ""])
+def test_what_wait_cannot_say(text: str) -> None:
+    with pytest.raises(UsageError):
+        wait_for(text)
+
+
+def test_stragglers_are_named() -> None:
+    found = {"targets": [target("delivered", ""), {**target("waiting", ""), "target": "system/late"}]}
+    assert stragglers(found) == "1 delivered, 1 waiting (late)"

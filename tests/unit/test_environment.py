@@ -9,7 +9,7 @@ import pytest
 from universal_registry import environment
 from universal_registry.environment import child_environment, load, load_settings, parse_listen, runtime_dir
 from universal_registry.kernel.errors import SettingError
-from universal_registry.kernel.settings import PostgresSettings, RetrySettings, Settings
+from universal_registry.kernel.settings import EncryptionSettings, PostgresSettings, RetrySettings, Settings
 
 
 @pytest.fixture
@@ -72,11 +72,26 @@ def test_every_setting_can_come_from_the_environment(home: Path) -> None:
         "REGISTRY_RETRY_BACKOFF_MULTIPLIER": "3",
         "REGISTRY_RETRY_JITTER_ENABLED": "off",
         "REGISTRY_RETRY_JITTER_FACTOR": "0.2",
+        "REGISTRY_RETRY_JITTER": "Full",
         "REGISTRY_RETRY_SLOW_PHASE": "0",
+        "REGISTRY_RETRY_MAX_AGE_SECONDS": "86400",
+        "REGISTRY_RETRY_BUDGET": "3",
+        "REGISTRY_RETRY_BUDGET_REFILL_SECONDS": "5",
         "REGISTRY_RETRY_CIRCUIT_BREAKER_ENABLED": "false",
         "REGISTRY_RETRY_CIRCUIT_BREAKER_THRESHOLD": "6",
         "REGISTRY_RETRY_CIRCUIT_BREAKER_TIMEOUT_SECONDS": "61",
+        "REGISTRY_RETRY_AUTO_DISABLE_DAYS": "0",
+        "REGISTRY_RETRY_AUTO_DISABLE_DEAD": "7",
         "REGISTRY_RETRY_TIMEOUT_SECONDS": "31",
+        "REGISTRY_ENCRYPTION_ENABLED": "no",
+        "REGISTRY_ENCRYPTION_ALGORITHM": "fernet",
+        "REGISTRY_ENCRYPTION_KEY_ROTATION_INTERVAL_DAYS": "30",
+        "REGISTRY_ENCRYPTION_ROTATION_ENABLED": "no",
+        "REGISTRY_ENCRYPTION_ENCRYPT_PAYLOADS": "no",
+        "REGISTRY_ENCRYPTION_ENCRYPT_LOGS": "yes",
+        "REGISTRY_ENCRYPTION_ENCRYPT_METRICS": "yes",
+        "REGISTRY_ENCRYPTION_KEY_PATH": "keys//mine.key",
+        "REGISTRY_ENCRYPTION_KEY_FILE": "/run/secrets/key",
     }
     found = loaded(home, **given)
     assert found.warnings == ()
@@ -101,11 +116,27 @@ def test_every_setting_can_come_from_the_environment(home: Path) -> None:
             backoff_multiplier=3.0,
             jitter_enabled=False,
             jitter_factor=0.2,
+            jitter="full",
             slow_phase=False,
+            max_age_seconds=86400.0,
+            budget=3.0,
+            budget_refill_seconds=5.0,
             circuit_breaker_enabled=False,
             circuit_breaker_threshold=6,
             circuit_breaker_timeout_seconds=61.0,
+            auto_disable_days=0.0,
+            auto_disable_dead=7,
             timeout_seconds=31.0,
+        ),
+        encryption=EncryptionSettings(
+            enabled=False,
+            key_rotation_interval_days=30,
+            rotation_enabled=False,
+            encrypt_payloads=False,
+            encrypt_logs=True,
+            encrypt_metrics=True,
+            key_path="keys/mine.key",
+            key_file="/run/secrets/key",
         ),
     )
 
@@ -173,7 +204,12 @@ def test_a_bad_value_names_setting_value_origin_and_range(home: Path, variable: 
         ("RETRY_CONFIG = {'max_retries': open('x')}", "RETRY_CONFIG in config.py:1 is not written out as a literal"),
         ("RETRY_CONFIG = {**other}", "RETRY_CONFIG in config.py:1 is not written out as a literal"),
         ("x = 1\nRETRY_CONFIG = dict(max_retries=3)", "RETRY_CONFIG in config.py:2 is not"),
-        ("ENCRYPTION_CONFIG = {'enabled': 'yes'}", "config.py:1: ENCRYPTION_CONFIG['enabled'] is 'yes'"),
+        ("RETRY_CONFIG = {'max_retries': 1,\n 'max_retries': 2}", "config.py:2 gives max_retries a second time"),
+        ("RETRY_CONFIG = {1: 2}", "RETRY_CONFIG in config.py:1 is not written out as a literal"),
+        ("ENCRYPTION_CONFIG = {'enabled': 'perhaps'}", "config.py:1: encryption.enabled is 'perhaps'"),
+        ("ENCRYPTION_CONFIG = {'algorithm': 'ROT13'}", "config.py:1: encryption.algorithm is 'ROT13' (give Fernet"),
+        ("ENCRYPTION_CONFIG = {'key_rotation_interval_days': 0}", "is 0 (give a whole number from 1 to 36500)"),
+        ("ENCRYPTION_CONFIG = {'key_path': 3}", "config.py:1: encryption.key_path is 3 (give a path)"),
         ("RETRY_CONFIG = {", "config.py:1 is not Python"),
         ("RETRY_CONFIG = \0", "is not Python"),
     ],
@@ -201,10 +237,23 @@ RETRY_CONFIG = {
 }
 """
     found = loaded(home, config=config)
-    assert found.settings == Settings(home=home)
+    assert found.settings == Settings(home=home, encryption=EncryptionSettings(encrypt_payloads=False))
     assert found.origins["retry.max_retries"] == "config.py:6"
-    assert found.encryption["key_rotation_interval_days"] == 90
-    assert [note for note in found.warnings if "sealed at rest" in note]
+    assert found.origins["encryption.encrypt_payloads"] == "config.py:3"
+    assert not found.settings.encryption.seal_wire
+    assert found.warnings == ()
+
+
+def test_the_key_is_read_from_the_home_from_elsewhere_or_from_a_credential(home: Path, tmp_path: Path) -> None:
+    assert loaded(home).settings.key_file == home / "config" / "encryption.key"
+    config = "ENCRYPTION_CONFIG = {'key_path': 'elsewhere/my.key'}"
+    assert loaded(home, config=config).settings.key_file == home / "elsewhere" / "my.key"
+    assert loaded(home, REGISTRY_ENCRYPTION_KEY_FILE="/run/k").settings.key_file == Path("/run/k")
+    assert loaded(home, CREDENTIALS_DIRECTORY=str(tmp_path)).settings.encryption.key_file == ""
+    (tmp_path / "encryption.key").touch()
+    found = loaded(home, CREDENTIALS_DIRECTORY=str(tmp_path))
+    assert found.settings.key_file == tmp_path / "encryption.key"
+    assert found.origins["encryption.key_file"] == "CREDENTIALS_DIRECTORY"
 
 
 def test_a_config_that_cannot_be_read_is_not_passed_over(home: Path) -> None:

@@ -10,10 +10,15 @@ from pathlib import Path
 import pytest
 from cryptography.fernet import Fernet
 
-from universal_registry.kernel.errors import Corrupt, Invalid, KeyMismatch, RegistryError
+from universal_registry.kernel.errors import Conflict, Corrupt, Invalid, KeyMismatch, ReadOnlyStore, RegistryError
 from universal_registry.kernel.world import SystemWorld
 from universal_registry.security.keyring import Keyring, fingerprint, kid_of, new_key, parse_key
-from universal_registry.storage.keyfile import check_fingerprint, load_or_create_key, private_folder
+from universal_registry.storage.keyfile import (
+    KeyFiles,
+    load_or_create_key,
+    private_folder,
+    write_private,
+)
 
 WORLD = SystemWorld()
 
@@ -275,10 +280,79 @@ def test_private_folder_makes_or_checks(tmp_path: Path) -> None:
         private_folder(folder)
 
 
-def test_check_fingerprint() -> None:
-    check_fingerprint("a" * 16, "a" * 16)
-    with pytest.raises(KeyMismatch, match=f"sealed with key {'a' * 16}, but the key file holds key {'b' * 16}"):
-        check_fingerprint("a" * 16, "b" * 16)
+# --- replacing ------------------------------------------------------------------------------------------------------
+
+
+def files(path: Path, **more: Path) -> KeyFiles:
+    return KeyFiles(path, WORLD, **more)
+
+
+def names(path: Path) -> list[str]:
+    return sorted(str(file.relative_to(path.parent)) for file in path.parent.rglob("*") if file.is_file())
+
+
+def test_a_replaced_key_is_kept_beside(path: Path) -> None:
+    make(path, key_of(1))
+    files(path).make_primary(key_of(2))
+    ring = files(path).load()
+    assert ring.primary == kid_of(key_of(2))
+    assert set(ring.keys.values()) == {key_of(1), key_of(2)}
+    assert names(path) == ["encryption.key", f"keys/{kid_of(key_of(1))}.key"]
+    assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.rglob("*.key")} == {0o600}
+    assert stat.S_IMODE((path.parent / "keys").stat().st_mode) == 0o700
+    files(path).make_primary(key_of(2))
+    files(path).keep(key_of(1))
+    assert names(path) == ["encryption.key", f"keys/{kid_of(key_of(1))}.key"], "twice does no harm"
+    files(path).drop(kid_of(key_of(1)))
+    assert names(path) == ["encryption.key"]
+    files(path).drop(kid_of(key_of(1)))
+
+
+def test_what_a_kill_left_of_a_replacement_is_swept(path: Path) -> None:
+    make(path, key_of(1))
+    left = make(path.with_name(".encryption.key.abc.new"), key_of(9))
+    files(path).make_primary(key_of(2))
+    assert not left.exists()
+
+
+def test_a_key_file_that_is_no_key_is_never_replaced(path: Path) -> None:
+    make(path, b"garbage")
+    with pytest.raises(KeyMismatch, match="does not hold a key"):
+        files(path).make_primary(key_of(2))
+    assert path.read_bytes() == b"garbage"
+
+
+def test_a_mounted_key_is_read_through_links_and_never_written(path: Path, tmp_path: Path) -> None:
+    real = tmp_path / "secret"
+    real.write_bytes(key_of(1) + b"\n")
+    real.chmod(0o444)
+    mounted = tmp_path / "link"
+    mounted.symlink_to(real)
+    keys = files(path, mounted=mounted)
+    assert keys.read_only
+    assert keys.load(may_create=True).primary == kid_of(key_of(1))
+    with pytest.raises(ReadOnlyStore, match="not ours to write"):
+        keys.make_primary(key_of(2))
+    keys.keep(key_of(2))
+    assert set(keys.load().keys.values()) == {key_of(1), key_of(2)}
+    real.unlink()
+    with pytest.raises(KeyMismatch, match="is missing; the store was sealed with key abc"):
+        keys.load(may_create=True, expected="abc")
+    real.mkdir()
+    with pytest.raises(KeyMismatch, match="is not a regular file"):
+        keys.load()
+    assert not path.exists()
+
+
+def test_a_private_file_is_new_or_refused(tmp_path: Path) -> None:
+    write_private(tmp_path / "backup", b"text", WORLD)
+    assert stat.S_IMODE((tmp_path / "backup").stat().st_mode) == 0o600
+    with pytest.raises(Conflict, match="is there already"):
+        write_private(tmp_path / "backup", b"other", WORLD)
+    assert (tmp_path / "backup").read_bytes() == b"text"
+    with pytest.raises(RegistryError):
+        write_private(tmp_path / "nowhere" / "backup", b"text", WORLD)
+    assert [file.name for file in tmp_path.iterdir()] == ["backup"]
 
 
 def race(path: Path, barrier: multiprocessing.synchronize.Barrier, results: multiprocessing.Queue[str]) -> None:
@@ -290,11 +364,10 @@ def race(path: Path, barrier: multiprocessing.synchronize.Barrier, results: mult
         raise
 
 
-@pytest.mark.parametrize("round_", range(5))
-def test_forty_processes_racing_get_one_key(path: Path, round_: int) -> None:
+def test_two_hundred_processes_racing_get_one_key(path: Path) -> None:
     fork = multiprocessing.get_context("fork")
-    barrier, results = fork.Barrier(40), fork.Queue()
-    processes = [fork.Process(target=race, args=(path, barrier, results)) for _ in range(40)]
+    barrier, results = fork.Barrier(200), fork.Queue()
+    processes = [fork.Process(target=race, args=(path, barrier, results)) for _ in range(200)]
     for process in processes:
         process.start()
     prints = {results.get(timeout=90) for _ in processes}

@@ -154,11 +154,30 @@ def test_an_import_may_raise_the_body_limit() -> None:
 
 
 def test_limits_hold_on_both_readings() -> None:
-    """A string limit above the size of the text takes the fast reading, one below it the exact one: same result."""
+    """In a text longer than a string may be, strings are looked at one by one: same result."""
     data = b'{"a":["x",{"b":1.5,"c":null}],"d":"e: f"}'
     assert load_json(data) == load_json(data, limits=Limits(string=8))
     with pytest.raises(TooLarge):
         load_json(data, limits=Limits(string=3))
+
+
+@pytest.mark.parametrize("size", [10, 300_000])
+def test_what_is_forbidden_is_found_at_any_size(size: int) -> None:
+    padding = json.dumps(["x" * 1000] * (size // 1000))
+    limits = Limits(body=1 << 24)
+    assert load_json(f'{{"pad":{padding},"a":{{"b":[1,"\\u0041"]}}}}', limits=limits)["a"] == {"b": [1, "A"]}
+    for bad in (
+        '{"a":1,"a":2}',
+        '{"a":1,"b":{"c":1,"c" :2}}',
+        '{"a":9007199254740993}',
+        '{"a":[1e400]}',
+        '{"a":"\\u0000"}',
+        '{"\\u0000":1}',
+        '{"a":"\\ud800"}',
+        "[" * 64 + "]" * 64,
+    ):
+        with pytest.raises((Malformed, TooLarge)):
+            load_json(f'{{"pad":{padding},"bad":{bad}}}', limits=limits)
 
 
 def test_hostile_texts_cost_little() -> None:

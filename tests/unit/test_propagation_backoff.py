@@ -66,6 +66,15 @@ def test_the_literal_settings_give_up_after_six_attempts() -> None:
     assert [next_wait(attempt, literal, 0.0) is None for attempt in range(7)] == [False] * 5 + [True, True]
 
 
+def test_full_jitter_takes_any_part_of_a_wait_of_the_fast_phase() -> None:
+    full = replace(RETRY, jitter="full")
+    assert [seconds(attempt, 0.5, full) for attempt in range(5)] == [0.5, 1, 2, 4, 8]
+    assert seconds(3, 0.0, full) == 0
+    assert seconds(10**9, ALMOST_ONE, full) == pytest.approx(300)
+    assert seconds(3, 0.5, replace(full, jitter_enabled=False)) == 8
+    assert next_wait(5, full, 1.0) == timedelta(minutes=5.5), "the slow phase is long enough to spread"
+
+
 def test_switched_off_means_one_attempt() -> None:
     assert next_wait(0, replace(RETRY, enabled=False), 0.0) is None
 

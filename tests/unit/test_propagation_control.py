@@ -40,11 +40,13 @@ from universal_registry.propagation.lane import (
 )
 from universal_registry.propagation.outcome import Accepted, Failed, Outcome
 from universal_registry.propagation.ports import Envelope
+from universal_registry.propagation.targets import TargetOptions
 from universal_registry.registry.catalogue import load_catalogue
 from universal_registry.registry.service import Actor, RegistryService
 from universal_registry.security.cipher import Sealer
 from universal_registry.security.keyring import Keyring, new_key
 from universal_registry.security.signing import parse_secret, verify
+from universal_registry.security.wire import parse_wire_key
 from universal_registry.storage.database import Database
 from universal_registry.storage.lanes_sqlite import SqliteLanes
 from universal_registry.storage.registry_sqlite import SqliteRegistry
@@ -108,6 +110,9 @@ class View:
 
     def positions(self) -> Mapping[str, Position]:
         return self.places
+
+    def look(self) -> None:
+        """Nobody obeys here."""
 
     def lag(self) -> int:
         return self.behind
@@ -273,7 +278,9 @@ async def test_moving_a_target_keeps_its_secret_and_judges_the_new_address(place
     record = await place.service.get(Key("endpoint", "system", "mine"))
     assert place.service.reveal(record)["delivery"]["secret"] == first["secret"]
     other = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-    changed = await place.control.add_target("mine", "https://hooks.example/x", secret=other, actor=ADMIN)
+    changed = await place.control.add_target(
+        "mine", "https://hooks.example/x", options=TargetOptions(secret=other), actor=ADMIN
+    )
     assert (changed["result"], "secret" in changed) == ("updated", False)
 
 
@@ -282,11 +289,14 @@ async def test_what_is_refused_stores_nothing(place: Place) -> None:
         (AddressRefused, {"url": "http://hooks.example/x"}),
         (AddressRefused, {"url": "http://169.254.169.254/"}),
         (AddressRefused, {"url": URL, "actor": GUEST}),
-        (Forbidden, {"url": URL, "network": "loopback", "actor": GUEST}),
+        (Forbidden, {"url": URL, "options": TargetOptions(network="loopback"), "actor": GUEST}),
         (Invalid, {"url": "mailto:x"}),
         (Invalid, {"url": URL, "namespace": "default"}),
-        (Invalid, {"url": URL, "network": "lan"}),
-        (Invalid, {"url": URL, "secret": "whsec_short"}),
+        (Invalid, {"url": URL, "options": TargetOptions(network="lan")}),
+        (Invalid, {"url": URL, "options": TargetOptions(secret="whsec_short")}),
+        (Invalid, {"url": URL, "options": TargetOptions(format="smoke")}),
+        (Invalid, {"url": URL, "options": TargetOptions(format="template", template="{{ x( }}")}),
+        (Invalid, {"url": URL, "options": TargetOptions(template="{{ text }}")}),
         (Invalid, {"url": URL, "select": "kind=alais"}),
         (Invalid, {"name": "bad\nname", "url": URL}),
     ]
@@ -297,7 +307,9 @@ async def test_what_is_refused_stores_nothing(place: Place) -> None:
 
 
 async def test_insecure_http_is_asked_for_and_ends_with_a_move(place: Place) -> None:
-    await place.control.add_target("mine", "http://hooks.example/x", insecure_http=True, actor=ADMIN)
+    await place.control.add_target(
+        "mine", "http://hooks.example/x", options=TargetOptions(insecure_http=True), actor=ADMIN
+    )
     again = await place.control.add_target("mine", "http://hooks.example/x", actor=ADMIN)
     assert again["result"] == "unchanged"
     with pytest.raises(AddressRefused):
@@ -326,32 +338,44 @@ async def test_an_unknown_target_is_met_with_a_guess(place: Place) -> None:
     assert (await place.control.target("system", "laptop"))["state"] == "ready"
 
 
-async def test_a_route_with_secrets_warns(place: Place) -> None:
+async def test_a_route_with_secrets_needs_a_target_that_seals(place: Place) -> None:
     await place.control.add_target("mine", URL, actor=ADMIN)
+    with pytest.raises(Refused, match="ureg target key rotate mine"):
+        await place.control.add_route("r", "kind=secret", ["mine"], secrets="include", actor=ADMIN)
+    made = await place.control.set_target("system", "mine", TargetOptions(seal="always"), actor=ADMIN)
+    parse_wire_key(made["seal_key"])
     route = await place.control.add_route("r", "kind=secret", ["mine", "system/mine"], secrets="include", actor=ADMIN)
-    assert (route["targets"], route["result"]) == (["system/mine"], "created")
-    assert "readable" in route["warnings"][0]
+    assert (route["targets"], route["result"], route["warnings"]) == (["system/mine"], "created", [])
+    never = await place.control.set_target("system", "mine", TargetOptions(seal="never"), actor=ADMIN)
+    assert never["warnings"] == ["secrets leave only sealed: r sends none to mine now"]
     with pytest.raises(Invalid):
         await place.control.add_route("r", "kind=secret", ["mine"], secrets="all", actor=ADMIN)
 
 
 async def test_a_test_event_is_signed_sent_and_not_recorded(place: Place) -> None:
     added = await place.control.add_target("mine", URL, actor=ADMIN)
-    found = await place.control.test_target("system", "mine", show=True)
+    found = await place.control.test_target("system", "mine")
     assert (found["delivered"], found["outcome"], found["status"], found["milliseconds"]) == (
         True,
         "accepted",
         204,
         1.5,
     )
-    headers = dict(found["request"]["headers"])
-    body = found["request"]["body"].encode()
-    assert verify(headers, body, [parse_secret(added["secret"])], NOW).id.startswith("test_")
-    assert orjson.loads(body)["type"] == "registry.target.test.v1"
+    (envelope,) = place.far.got
+    assert verify(dict(envelope.headers), envelope.body, [parse_secret(added["secret"])], NOW).id.startswith("test_")
+    assert orjson.loads(envelope.body)["type"] == "registry.target.test.v1"
     assert (await place.head(), await place.lanes.lanes()) == (added["revision"], [])
     place.far.answer = Failed(reason="connection refused", status=None, milliseconds=0.4)
     failed = await place.control.test_target("system", "mine")
     assert (failed["delivered"], failed["reason"], "request" in failed) == (False, "connection refused", False)
+
+
+async def test_show_gives_the_exact_request_and_sends_nothing(place: Place) -> None:
+    added = await place.control.add_target("mine", URL, actor=ADMIN)
+    shown = await place.control.test_target("system", "mine", show=True)
+    assert (sorted(shown), place.far.got) == (["request", "target"], [])
+    headers, body = dict(shown["request"]["headers"]), shown["request"]["body"].encode()
+    assert verify(headers, body, [parse_secret(added["secret"])], NOW).id.startswith("test_")
 
 
 async def test_a_target_without_an_address_or_transport_cannot_be_tested(place: Place) -> None:
@@ -499,13 +523,6 @@ async def test_once_sends_the_state_without_secrets(place: Place) -> None:
         await place.control.propagate("unidirectional", "db", "mine", 1, once=True, actor=ADMIN)
 
 
-@pytest.mark.parametrize("mode", ["bidirectional", "multicast", "broadcast", "chain", "mesh", "fanout"])
-async def test_a_mode_that_is_not_built_says_so(place: Place, mode: str) -> None:
-    with pytest.raises(Refused, match=r"not built yet.*unidirectional"):
-        await place.control.propagate(mode, "a", "b", actor=ADMIN)
-    assert await place.head() == 0
-
-
 async def test_nonsense_is_a_usage_error(place: Place) -> None:
     for mode, source, target in (
         ("unidirectinal", "a", "b"),
@@ -645,7 +662,7 @@ async def test_status_of_an_empty_and_of_a_used_registry(place: Place) -> None:
     _, newest = await routed(place)
     await place.control.propagate("unidirectional", "gs", "remote.service", actor=ADMIN)
     await place.lane("mine", Position(newest, WHOLE), row(GS, newest), row(GS, 1, state=DeliveryState.DEAD))
-    await place.put("policy", "odd", {"propagation": {"targets": ["mine"], "mode": "broadcast"}}, **SYSTEM_POLICY)
+    await place.put("policy", "odd", {"propagation": {"targets": ["mine"], "follow": True}}, **SYSTEM_POLICY)
     status = await place.control.status()
     assert [each["lane"]["position"] for each in status["targets"] if each["lane"]] == [str(newest)]
     assert (status["store"], status["revision"]) == ("sqlite", await place.head())

@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from universal_registry.log.change import Change, Op
+from universal_registry.propagation.audience import Members
 from universal_registry.propagation.plan import Planned, delivery_id, event_of, plan, plan_backfill, starts_backfill
 from universal_registry.propagation.route import Route, RouteTable, parse_route
 from universal_registry.propagation.target import Target
@@ -19,6 +20,7 @@ from universal_registry.security.addresses import Policy
 
 CATALOGUE = load_catalogue()
 HERE = "0123456789ab"
+NOBODY = Members()
 AT = "2026-03-01T12:00:00.000Z"
 
 
@@ -99,7 +101,7 @@ class Case:
     routes: tuple[Route, ...]
 
     def planned(self, change: Change, targets: dict[str, Target] = TARGETS) -> list[tuple[str, str]]:
-        found = plan(change, None, RouteTable(self.routes), targets, HERE)
+        found = plan(change, None, RouteTable(self.routes), targets, HERE, NOBODY)
         names = {each.uid: each.name for each in self.routes}
         return sorted((each.target, names.get(each.route_uid, "")) for each in found)
 
@@ -144,15 +146,15 @@ def event(audience: list[str], session: str = "s1") -> Change:
 
 def test_an_event_goes_to_its_audience_and_to_nobody_else() -> None:
     change = event(["system/two", "system/two", "system/unknown"])
-    found = plan(change, None, RouteTable((route("a", "kind=alias", "one"),)), TARGETS, HERE)
+    found = plan(change, None, RouteTable((route("a", "kind=alias", "one"),)), TARGETS, HERE, NOBODY)
     assert [(each.target, each.route_uid, each.session_id) for each in found] == [("system/two", "", "s1")]
     assert event_of(change).session == "s1"
 
 
 def test_planning_twice_gives_the_same_ids() -> None:
     table = RouteTable((route("a", "kind=alias", "one", "two"),))
-    first = plan(line(ALIAS), None, table, TARGETS, HERE)
-    again = plan(line(ALIAS), ALIAS, RouteTable(table.routes), dict(TARGETS), HERE)
+    first = plan(line(ALIAS), None, table, TARGETS, HERE, NOBODY)
+    again = plan(line(ALIAS), ALIAS, RouteTable(table.routes), dict(TARGETS), HERE, NOBODY)
     assert first == again
     assert len({each.delivery_id for each in first}) == 2
     assert all(each.delivery_id.startswith("dlv_") and len(each.delivery_id) == 36 for each in first)
@@ -174,11 +176,11 @@ def test_anything_else_gives_another_id() -> None:
 def test_a_new_route_starts_a_backfill_on_each_of_its_targets() -> None:
     put = line(policy("a", 9, "kind=alias", ("one", "two")))
     now = RouteTable((route("a", "kind=alias", "one", "two", revision=9),))
-    assert starts_backfill(put, now) == ("system/one", "system/two")
-    assert starts_backfill(put, now, RouteTable()) == ("system/one", "system/two")
-    assert starts_backfill(line(ALIAS), now) == ()
-    assert starts_backfill(line(policy("a", 9, "kind=alias", ("one",)), Op.DELETE), RouteTable()) == ()
-    assert starts_backfill(line(policy("a", 7, "kind=alias", ("one",))), now) == ()
+    assert list(starts_backfill(put, now, NOBODY)) == ["system/one", "system/two"]
+    assert list(starts_backfill(put, now, NOBODY, RouteTable())) == ["system/one", "system/two"]
+    assert starts_backfill(line(ALIAS), now, NOBODY) == {}
+    assert starts_backfill(line(policy("a", 9, "kind=alias", ("one",)), Op.DELETE), RouteTable(), NOBODY) == {}
+    assert starts_backfill(line(policy("a", 7, "kind=alias", ("one",))), now, NOBODY) == {}
 
 
 @pytest.mark.parametrize(
@@ -193,7 +195,7 @@ def test_a_new_route_starts_a_backfill_on_each_of_its_targets() -> None:
 def test_a_changed_route_sends_again_only_where_it_changed(before: Route, expected: tuple[str, ...]) -> None:
     put = line(policy("a", 9, "kind=alias", ("one", "two")))
     now = RouteTable((route("a", "kind=alias", "one", "two", revision=9),))
-    assert starts_backfill(put, now, RouteTable((before,))) == expected
+    assert tuple(starts_backfill(put, now, NOBODY, RouteTable((before,)))) == expected
 
 
 def backfilled(change: Change, current: Record | None, revision: int = 9) -> Planned | None:
@@ -220,7 +222,7 @@ def test_a_line_that_no_route_can_match_is_not_even_decoded() -> None:
     routes = tuple(route(f"r{index}", f"kind=service,name=s{index}", "one") for index in range(500))
     table = RouteTable((*routes, route("e", "kind=endpoint", "one")))
     unreadable = line(ALIAS, body=b"not a record")
-    assert plan(unreadable, None, table, TARGETS, HERE) == []
+    assert plan(unreadable, None, table, TARGETS, HERE, NOBODY) == []
     best = min(timed(table, unreadable) for _ in range(20))
     assert best < 5e-6, f"{best * 1e6:.2f} us a line"
 
@@ -228,5 +230,5 @@ def test_a_line_that_no_route_can_match_is_not_even_decoded() -> None:
 def timed(table: RouteTable, change: Change) -> float:
     start = perf_counter()
     for _ in range(1000):
-        plan(change, None, table, TARGETS, HERE)
+        plan(change, None, table, TARGETS, HERE, NOBODY)
     return (perf_counter() - start) / 1000

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
 from universal_registry.kernel.errors import Corrupt, Refused
+from universal_registry.kernel.settings import RetrySettings, Settings
+from universal_registry.kernel.world import SystemWorld
 from universal_registry.log.change import Change, Op
-from universal_registry.propagation.deliver import body_of, sign_and_address
+from universal_registry.propagation.deliver import Packer, event_of
+from universal_registry.propagation.formats import write_event
 from universal_registry.propagation.ports import Envelope
 from universal_registry.propagation.target import Target, parse_target, shell_word
 from universal_registry.registry.record import Record, encode_record
 from universal_registry.security.addresses import Policy
+from universal_registry.security.ed25519 import SigningKey
 from universal_registry.security.signing import parse_secret, verify
 
 NOW = datetime(2026, 3, 1, 12, 0, 30, 999000, tzinfo=UTC)
@@ -78,9 +83,25 @@ def spec(url: str | None = "https://hooks.example/x", **delivery: Any) -> dict[s
     return whole if url is None else {**whole, "url": url}
 
 
+class Still(SystemWorld):
+    """Time stands still."""
+
+    def now(self) -> datetime:
+        return NOW
+
+
+WORLD = Still()
+KEY = SigningKey(bytes(range(32)))
+
+
+def packer(**settings: Any) -> Packer:
+    return Packer(WORLD, lambda: KEY, Settings(home=Path(), **settings))
+
+
 def sent(change: Change, **more: Any) -> Envelope:
-    to, timeout = more.pop("to", target(spec())), more.pop("timeout", 30.0)
-    return sign_and_address("dlv_1", body_of(change, HERE, **more), to, NOW, timeout)
+    to, pack = more.pop("to", target(spec())), more.pop("by", packer())
+    body = write_event(to.shape, event_of(change, HERE, **more), WORLD)
+    return pack.pack("dlv_1", body, to)
 
 
 def body(change: Change, **more: Any) -> dict[str, Any]:
@@ -168,9 +189,10 @@ def test_hostile_names_and_a_target_without_a_secret() -> None:
 
 
 def test_the_targets_own_limits_win() -> None:
-    assert sent(line(record()), timeout=7.0).timeout == 7.0
+    slow = packer(retry=RetrySettings(timeout_seconds=7.0))
+    assert sent(line(record()), by=slow).timeout == 7.0
     limited = target(spec(timeout=2, in_flight=4, network="private", paused=True))
-    envelope = sent(line(record()), timeout=7.0, to=limited)
+    envelope = sent(line(record()), by=slow, to=limited)
     assert (envelope.timeout, envelope.network, envelope.url) == (2.0, Policy.PRIVATE, "https://hooks.example/x")
     assert (limited.in_flight, limited.paused, limited.held) == (4, True, "paused")
 
@@ -205,7 +227,17 @@ def test_what_is_no_target(other: Record) -> None:
     [
         ({"network": "moon"}, "spec.delivery.network"),
         ({"network": ["public"]}, "spec.delivery.network"),
-        ({"format": "slack"}, "built yet"),
+        ({"format": "smoke"}, "spec.delivery.format"),
+        ({"format_version": 2}, "format_version"),
+        ({"format": "template"}, "needs a template"),
+        ({"format": "template", "template": "{{ x( }}"}, "line 1"),
+        ({"format": "slack", "template": "x"}, "for format template"),
+        ({"format": "template", "template": "x", "content_type": "a\r\nb: c"}, "content_type"),
+        ({"signing": "rsa"}, "hmac or ed25519 or both"),
+        ({"seal": "always"}, "ureg target key rotate mine"),
+        ({"seal_key": "sealkey_short"}, "spec.delivery.seal_key"),
+        ({"previous_secret": "x"}, "spec.delivery.previous_secret"),
+        ({"previous_secret_until": "tomorrow"}, "a time with zone"),
         ({"transport": 5}, "spec.delivery.transport"),
         ({"in_flight": 0}, "spec.delivery.in_flight"),
         ({"in_flight": True}, "spec.delivery.in_flight"),

@@ -97,10 +97,14 @@ def test_what_is_no_route(other: Record) -> None:
         ({"selector": "kind=alias", "targets": [7]}, "targets"),
         ({"selector": "kind=alais", "targets": ["mine"]}, "alias"),
         ({"selector": 7, "targets": ["mine"]}, "selector"),
-        ({"targets": ["mine"], "mode": "broadcast"}, "not built yet"),
-        ({"targets": ["mine"], "pattern": "chain"}, "not built yet"),
+        ({"targets": ["mine"], "mode": "broadcst"}, "mode 'broadcst' is none"),
+        ({"targets": ["mine"], "pattern": "chain"}, "pattern 'chain' is none of unidirectional"),
+        ({"mode": "multicast", "targets": []}, "targets"),
+        ({"mode": "broadcast", "follow": "yes"}, "follow"),
+        ({"mode": "broadcast", "targets": [], "exclude": "internal"}, "list of words"),
+        ({"mode": "multicast", "pattern": "chain", "targets": ["mine"], "on_failure": "wait"}, "stop or skip"),
         ({"targets": ["mine"], "delivery": "latest"}, "not built yet"),
-        ({"targets": ["mine"], "exclude": ["internal"]}, "not built yet"),
+        ({"targets": ["mine"], "exclude": ["internal"]}, "for mode broadcast"),
         ({"targets": ["mine"], "secrets": "all"}, "redact or include"),
         ({"targets": ["mine"], "selectr": "kind=alias"}, "selectr"),
         ("kind=alias", "object"),
@@ -110,6 +114,42 @@ def test_a_route_that_cannot_be_followed_as_written_is_refused(body: Any, says: 
     with pytest.raises(Invalid) as caught:
         parse_route(policy("r", 4, body), CATALOGUE)
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("body", "mode"),
+    [
+        ({"targets": ["a"]}, "unidirectional"),
+        ({"targets": ["a", "b"], "pattern": "fanout"}, "unidirectional"),
+        ({"mode": "multicast", "targets": ["a", "b"]}, "multicast"),
+        ({"mode": "multicast", "pattern": "fanout", "targets": ["a"]}, "fanout"),
+        ({"mode": "multicast", "pattern": "chain", "targets": ["a", "b"]}, "chain"),
+        ({"mode": "broadcast", "targets": []}, "broadcast"),
+        ({"mode": "broadcast", "follow": True}, "broadcast"),
+        ({"mode": "bidirectional", "targets": ["a"]}, "bidirectional"),
+        ({"mode": "bidirectional", "pattern": "mesh", "targets": ["a", "b"]}, "mesh"),
+    ],
+)
+def test_seven_names_in_two_words(body: dict[str, Any], mode: str) -> None:
+    route = parse_route(policy("r", 4, {"selector": "kind=alias", **body}), CATALOGUE)
+    assert route is not None
+    assert route.mode == mode
+    assert route.after is (mode == "chain")
+    named = tuple(f"system/{name}" for name in body.get("targets", ()))
+    assert (route.targets, route.peers) == (((), named) if mode in ("bidirectional", "mesh") else (named, ()))
+
+
+def test_a_hop_of_a_chain_waits_for_all_before_it() -> None:
+    body = {"mode": "multicast", "pattern": "chain", "targets": ["a", "b", "c"], "on_failure": "skip"}
+    route = parse_route(policy("r", 4, body), CATALOGUE)
+    assert route is not None
+    assert [route.earlier(f"system/{name}") for name in "abcx"] == [
+        (),
+        ("system/a",),
+        ("system/a", "system/b"),
+        (),
+    ]
+    assert route.skips
 
 
 def test_addresses() -> None:

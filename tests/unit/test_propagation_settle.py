@@ -9,9 +9,21 @@ import pytest
 from msgspec.structs import replace
 
 from universal_registry.kernel.settings import RetrySettings
-from universal_registry.propagation.lane import Breaker, Counters, Delivery, DeliveryState, Lane, Position
+from universal_registry.propagation.breaker import LONGEST_OPEN
+from universal_registry.propagation.bucket import Bucket
+from universal_registry.propagation.lane import (
+    Breaker,
+    Counters,
+    Delivery,
+    DeliveryState,
+    Guard,
+    Hold,
+    Lane,
+    Order,
+    Position,
+)
 from universal_registry.propagation.outcome import Accepted, Failed, Outcome, Rejected
-from universal_registry.propagation.settle import Settled, settle
+from universal_registry.propagation.settle import Settled, Terms, news, settle
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 RETRY = RetrySettings()
@@ -47,7 +59,7 @@ def failed(status: int | None = 503, retry_after: float | None = None) -> Failed
 
 
 def after(outcome: Outcome, lane: Lane = LANE, delivery: Delivery = DELIVERY, retry: RetrySettings = RETRY) -> Settled:
-    return settle(lane, delivery, outcome, now=NOW, chance=0.0, retry=retry)
+    return settle(lane, delivery, outcome, Terms(retry=retry), now=NOW, chance=0.0)
 
 
 def row(settled: Settled) -> Delivery:
@@ -69,7 +81,7 @@ def test_only_webhooks_count_as_webhooks() -> None:
 def test_rejected_is_dead_and_no_word_about_the_target() -> None:
     lane = replace(LANE, failures=4)
     settled = after(Rejected(reason="answered 422", status=422, milliseconds=1.0), lane)
-    assert settled.lane == lane
+    assert settled.lane == replace(lane, guard=Guard(lost=1))
     assert (row(settled).state, row(settled).reason) == (DeliveryState.DEAD, "rejected: answered 422")
     assert settled.attempt is not None
     assert (settled.attempt.outcome, settled.attempt.number, settled.attempt.status) == ("rejected", 0, 422)
@@ -112,7 +124,7 @@ def test_an_exhausted_delivery_is_dead_and_still_counts_for_the_breaker(
     assert settled.lane.breaker is Breaker.OPEN
 
 
-@pytest.mark.parametrize("status", [None, 301, 401, 403, 404, 408, 429, 500, 503])
+@pytest.mark.parametrize("status", [None, 301, 408, 418, 429, 500, 503])
 def test_each_failure_counts_for_the_breaker(status: int | None) -> None:
     assert after(failed(status)).lane.failures == 1
 
@@ -137,14 +149,70 @@ def test_retry_after_is_clamped_never_negative_and_never_shortens_a_pause() -> N
     assert after(failed(503, retry_after=1), paused).lane.pause_until == NOW + day
 
 
-def test_gone_holds_the_lane_and_keeps_the_delivery() -> None:
+def test_gone_disables_the_lane_and_keeps_the_delivery() -> None:
     settled = after(failed(410), replace(LANE, failures=4))
-    assert settled.lane.held == "gone (410): answered 503; once it is back: ureg target add mine URL"
+    back = "ureg target add mine URL, or: ureg target enable mine"
+    assert settled.lane.held == f"gone (410): answered 503; once it is back: {back}"
     assert (settled.lane.breaker, settled.lane.failures) == (Breaker.CLOSED, 4)
+    assert settled.lane.guard.hold is Hold.GONE
     kept = row(settled)
-    assert (kept.state, kept.reason, kept.attempts, kept.next_at) == (DeliveryState.PENDING, settled.lane.held, 1, None)
+    assert (kept.state, kept.reason, kept.attempts, kept.next_at) == (DeliveryState.PENDING, settled.lane.held, 0, None)
     assert settled.attempt is not None
     assert settled.counters == Counters()
+
+
+@pytest.mark.parametrize("outcome", [failed(401), failed(403), failed(404), replace(failed(None), setup=True)])
+def test_a_refusal_rests_the_target_and_costs_no_attempt(outcome: Failed) -> None:
+    settled = after(outcome, delivery=replace(DELIVERY, attempts=13))
+    assert (settled.lane.breaker, settled.lane.guard.hold) == (Breaker.OPEN, Hold.REFUSED)
+    assert settled.lane.open_until == NOW + LONGEST_OPEN
+    kept = row(settled)
+    assert (kept.state, kept.attempts) == (DeliveryState.PENDING, 13), "it would have been its last"
+    assert settled.attempt is not None
+    assert settled.attempt.outcome == "refused"
+    assert news(LANE, settled) == [("target refuses", {"reason": "answered 503"})]
+
+
+def test_a_rejection_is_tried_again_where_the_target_wants_it() -> None:
+    terms = Terms(retry=RETRY, retry_rejected=True)
+    rejected = Rejected(reason="answered 422", status=422, milliseconds=1.0)
+    settled = settle(LANE, DELIVERY, rejected, terms, now=NOW, chance=0.0)
+    assert (row(settled).state, row(settled).next_at) == (DeliveryState.WAITING, NOW + timedelta(seconds=1))
+    assert settled.lane == LANE, "still no word about the target"
+    last = settle(LANE, replace(DELIVERY, attempts=13), rejected, terms, now=NOW, chance=0.0)
+    assert row(last).state is DeliveryState.DEAD
+
+
+def test_old_age_ends_a_delivery_but_only_after_its_fast_phase() -> None:
+    old = replace(DELIVERY, created_at=NOW - timedelta(days=7), attempts=4)
+    assert row(after(failed(), delivery=old)).state is DeliveryState.WAITING
+    spent = row(after(failed(), delivery=replace(old, attempts=5)))
+    assert (spent.state, spent.reason) == (DeliveryState.DEAD, "given up after 7.0 days: answered 503")
+    younger = replace(old, attempts=5, created_at=old.created_at + timedelta(seconds=1))
+    assert row(after(failed(), delivery=younger)).state is DeliveryState.WAITING
+
+
+def test_in_strict_order_a_death_holds_the_lane() -> None:
+    strict = replace(LANE, order=Order.STRICT)
+    settled = after(Rejected(reason="no", status=422, milliseconds=1.0), strict)
+    assert (settled.lane.guard.hold, settled.lane.guard.dead) == (Hold.ORDER, "dlv_1")
+    assert "ureg delivery redrive dlv_1, or: ureg delivery skip dlv_1" in settled.lane.held
+
+
+def test_the_budget_pays_for_failed_retries_only() -> None:
+    assert after(failed()).lane.guard.budget is None, "a first attempt is free"
+    retried = after(failed(), delivery=replace(DELIVERY, attempts=1)).lane
+    assert retried.guard.budget == Bucket(9.0, NOW)
+    assert after(OK, retried).lane.guard.budget == Bucket(9.1, NOW)
+    assert after(OK, LANE).lane.guard.budget is None
+
+
+def test_a_success_forgets_how_long_it_went_wrong() -> None:
+    lane = after(failed()).lane
+    assert lane.guard.failing_since == NOW
+    later = settle(lane, DELIVERY, failed(), Terms(retry=RETRY), now=NOW + timedelta(hours=1), chance=0.0).lane
+    assert later.guard.failing_since == NOW
+    assert after(OK, replace(later, guard=replace(later.guard, lost=3, noticed_at=NOW))).lane.guard == Guard()
 
 
 def test_a_row_keeps_what_it_is_about() -> None:
@@ -159,6 +227,6 @@ def test_a_row_keeps_what_it_is_about() -> None:
 
 def test_an_attempt_from_before_the_breaker_opened_is_settled_without_it() -> None:
     opened = replace(LANE, breaker=Breaker.OPEN, open_until=NOW + timedelta(seconds=60), failures=5, trips=1)
-    late = settle(opened, DELIVERY, OK, now=NOW, chance=0.0, retry=RETRY, probe=False)
+    late = settle(opened, DELIVERY, OK, Terms(retry=RETRY), now=NOW, chance=0.0, probe=False)
     assert late.delivery is None
     assert (late.lane.breaker, late.lane.open_until, late.lane.delivered) == (Breaker.OPEN, opened.open_until, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import selectors
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,15 @@ import pytest
 
 from universal_registry.kernel.errors import StorageFull, StorageUnavailable
 from universal_registry.kernel.settings import Settings
+from universal_registry.log.cursor import Head
+from universal_registry.observe.health import Health
 from universal_registry.observe.metrics import Gauges
 from universal_registry.runner.ports import Alarm, Pulse
 from universal_registry.runner.supervisor import Supervisor
 from universal_registry.runner.workers.health import HealthWorker
+from universal_registry.runner.workers.keys import KeysWorker
 from universal_registry.runner.workers.propagation import PropagationWorker
+from universal_registry.runner.workers.streaming import StreamingWorker
 from universal_registry.runner.workers.webhook import WebhookWorker
 
 
@@ -181,6 +186,52 @@ def test_a_stuck_worker_is_reported_and_no_longer_once_it_moves() -> None:
     run(main())
 
 
+def test_a_worker_that_stays_stuck_is_cancelled_and_started_again() -> None:
+    async def main() -> None:
+        worker = Scripted(deaf, good)
+        supervisor = Supervisor(VirtualWorld())
+        supervisor.start("webhook", worker)
+        await at(119)
+        assert len(worker.starts) == 1
+        await at(140)
+        assert len(worker.starts) == 2
+        (state,) = supervisor.states()
+        assert (state.running, state.stuck, state.deaths, supervisor.trouble()) == (True, False, 1, "")
+        assert state.last_error.startswith("it was stuck for 1")
+        assert await supervisor.stop(1.0) == []
+
+    run(main())
+
+
+def test_a_worker_that_cannot_be_cancelled_makes_the_process_not_live() -> None:
+    class Numb(Scripted):
+        async def run(self, pulse: Pulse) -> None:
+            self.starts.append(asyncio.get_running_loop().time())
+            while not pulse.ending():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.Event().wait()
+
+    async def main() -> None:
+        supervisor = Supervisor(VirtualWorld())
+        supervisor.start("webhook", Numb())
+
+        async def head() -> Head:
+            return Head("0" * 12, 1, bytes(32))
+
+        health = Health(
+            head=head, troubles=(), unready=supervisor.trouble, world=VirtualWorld(), workers=supervisor.states
+        )
+        await at(100)
+        assert health.live().ok
+        assert (await health.ready()).reason == "the webhook worker has not moved for 100 s"
+        assert (await health.db()).ok
+        await at(151)
+        assert health.live().reason == "the webhook worker has not moved for 151 s"
+        assert await supervisor.stop(1.0) == ["webhook"]
+
+    run(main())
+
+
 def test_the_end_is_asked_for_and_only_the_deaf_are_cancelled() -> None:
     async def main() -> None:
         supervisor = Supervisor(VirtualWorld())
@@ -264,6 +315,9 @@ class Clockwork:
 
     def on_wake(self, callback: Callable[[], None]) -> None:
         self.wake = callback
+
+    def on_ready(self, callback: Callable[[], None]) -> None:
+        self.ready = callback
 
     def on_plan(self, callback: Callable[[], None]) -> None:
         self.wake_planner = callback
@@ -395,6 +449,9 @@ class Body:
 
     def __init__(self) -> None:
         self.gone = False
+        self.end = "ureg-anchor:1"
+        self.last = False
+        self.seconds: list[float] = []
         self.checked_at: list[float] = []
 
     async def gauges(self) -> Gauges:
@@ -405,6 +462,17 @@ class Body:
     async def check(self) -> str:
         self.checked_at.append(asyncio.get_running_loop().time())
         return "gone" if self.gone else "ok"
+
+    async def every_second(self, *, last: bool = False) -> None:
+        if self.gone:
+            raise StorageUnavailable("gone")
+        self.seconds.append(asyncio.get_running_loop().time())
+        self.last = last
+
+    async def anchor(self) -> str:
+        if self.gone:
+            raise StorageUnavailable("gone")
+        return self.end
 
 
 def written(path: Path) -> dict[str, str]:
@@ -441,8 +509,44 @@ def test_a_lost_database_shows_within_one_write_and_comes_back_by_itself(tmp_pat
         await at(7)
         assert written(path)["health.db"] == "1"
         await supervisor.stop(1.0)
-        await worker.write(stopped=True)
+        await worker.finish()
         assert written(path)["health.db"] == "0"
+        assert body.last
+
+    run(main())
+
+
+def test_tokens_and_denials_have_their_turn_each_second_and_wait_for_a_lost_database(tmp_path: Path) -> None:
+    async def main() -> None:
+        body = Body()
+        supervisor = supervised(HealthWorker(body, Settings(home=tmp_path), tmp_path / "m", VirtualWorld()))
+        await at(10.5)
+        assert body.seconds == pytest.approx(list(range(11)))
+        body.gone = True
+        await at(20.5)
+        body.gone = False
+        await at(22.5)
+        assert body.seconds[11:] == pytest.approx([21, 22])
+        assert supervisor.states()[0].deaths == 0
+        await supervisor.stop(1.0)
+
+    run(main())
+
+
+def test_the_log_is_anchored_with_each_check_when_something_has_changed(tmp_path: Path) -> None:
+    async def main() -> None:
+        body = Body()
+        worker = HealthWorker(body, Settings(home=tmp_path), tmp_path / "m", VirtualWorld())
+        said: list[tuple[float, object]] = []
+        worker._log.info = lambda event, **fields: said.append((VirtualWorld().monotonic(), fields.get("anchor")))  # type: ignore[method-assign]
+        supervisor = supervised(worker)
+        await at(130)
+        body.end = "ureg-anchor:2"
+        await at(250)
+        body.gone, body.end = True, "ureg-anchor:3"
+        await at(310)
+        await supervisor.stop(1.0)
+        assert [each for each in said if each[1]] == [(0.0, "ureg-anchor:1"), (180.0, "ureg-anchor:2")]
 
     run(main())
 
@@ -470,5 +574,97 @@ def test_a_folder_that_cannot_be_written_does_not_end_the_worker(tmp_path: Path)
         await at(20)
         assert written(tmp_path / "no" / "m")["health.db"] == "1"
         await supervisor.stop(1.0)
+
+    run(main())
+
+
+# --- the streaming worker -------------------------------------------------------------------------------------------
+
+
+def test_what_streams_carried_is_stored_every_three_seconds_and_at_the_end() -> None:
+    class Traffic:
+        def __init__(self) -> None:
+            self.stored_at: list[float] = []
+            self.full = False
+
+        async def store_traffic(self) -> None:
+            if self.full:
+                raise StorageFull("no space left")
+            self.stored_at.append(VirtualWorld().monotonic())
+
+    async def main() -> None:
+        traffic = Traffic()
+        supervisor = supervised(StreamingWorker(traffic, VirtualWorld()))
+        await at(10)
+        assert traffic.stored_at == pytest.approx([3, 6, 9])
+        traffic.full = True
+        await at(20)
+        traffic.full = False
+        await at(22)
+        assert supervisor.states()[0].deaths == 0
+        await supervisor.stop(1.0)
+        assert traffic.stored_at == pytest.approx([3, 6, 9, 21, 22])
+
+    run(main())
+
+
+def test_without_streams_the_streaming_worker_keeps_its_time_and_is_never_stuck() -> None:
+    async def main() -> None:
+        supervisor = supervised(StreamingWorker(None, VirtualWorld()))
+        await at(100)
+        (state,) = supervisor.states()
+        assert (state.word, state.deaths, state.silent < 2) == ("running", 0, True)
+        assert await supervisor.stop(1.0) == []
+
+    run(main())
+
+
+# --- keys -----------------------------------------------------------------------------------------------------------
+
+
+class Keyholder:
+    """Keys with something to do at given times."""
+
+    def __init__(self, *pauses: float | Exception) -> None:
+        self.pauses = list(pauses)
+        self.ticks: list[float] = []
+        self.wake: Callable[[], None] = lambda: None
+
+    async def tick(self) -> float:
+        self.ticks.append(asyncio.get_running_loop().time())
+        pause = self.pauses.pop(0) if self.pauses else 60.0
+        if isinstance(pause, Exception):
+            raise pause
+        return pause
+
+    def on_work(self, wake: Callable[[], None]) -> None:
+        self.wake = wake
+
+    def on_news(self, news: Callable[..., None]) -> None:
+        news("key seals", kid="12345678")
+
+
+def test_keys_are_looked_after_when_there_is_something_to_do() -> None:
+    async def main() -> None:
+        keys = Keyholder(0.0, 0.0, 60.0, 60.0)
+        supervisor = supervised(KeysWorker(keys, VirtualWorld()))
+        await at(119)
+        assert keys.ticks == [0, 0, 0, 60]
+        keys.wake()
+        await at(121)
+        assert keys.ticks == [0, 0, 0, 60, 119]
+        await supervisor.stop(1)
+
+    run(main())
+
+
+def test_trouble_with_keys_ends_nothing() -> None:
+    async def main() -> None:
+        trouble = StorageUnavailable("gone")
+        keys = Keyholder(trouble, trouble, 60.0)
+        supervisor = supervised(KeysWorker(keys, VirtualWorld()))
+        await at(30)
+        assert keys.ticks == [0, 5, 10]
+        await supervisor.stop(1)
 
     run(main())

@@ -13,11 +13,16 @@ from universal_registry.kernel.errors import Invalid, Malformed, UsageError
 from universal_registry.kernel.limits import DEFAULT_LIMITS, Limits
 from universal_registry.kernel.loader import load_json
 from universal_registry.observe.health import Health
+from universal_registry.registry.key_control import KeyControl
 from universal_registry.registry.once import Once
 from universal_registry.registry.service import Actor, RegistryService
 
 if TYPE_CHECKING:
+    from universal_registry.observe.audit import Audit
+    from universal_registry.observe.denials import Denials
+    from universal_registry.observe.figures import FiguresReader
     from universal_registry.propagation.control import PropagationControl
+    from universal_registry.registry.tokens import Tokens
 
 BODY_LIMIT = DEFAULT_LIMITS.body
 BULK_LIMITS = Limits(body=16 << 20, keys=1_000_000)
@@ -47,9 +52,20 @@ class Wakeup:
         return self._event
 
 
+class Observed(msgspec.Struct, frozen=True, kw_only=True):
+    """What shows who may come in, which keys seal, who did what, and how it goes."""
+
+    tokens: Tokens
+    keys: KeyControl
+    audit: Audit
+    denials: Denials
+    figures: FiguresReader
+
+
 class Context(msgspec.Struct, frozen=True, kw_only=True):
     """The parts that handlers call. `openapi` gives the OpenAPI document as JSON bytes."""
 
+    observed: Observed
     service: RegistryService
     control: PropagationControl
     health: Health

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
 from universal_registry.api.auth import Auth, Scope, authorise, check_host
-from universal_registry.api.context import Call, Context, Wakeup
+from universal_registry.api.context import Call, Context, Observed, Wakeup
 from universal_registry.api.http import Request, Response, problem_response, unpacked
 from universal_registry.api.openapi import openapi_bytes
 from universal_registry.api.routes import Match, Route, match
-from universal_registry.kernel.errors import Malformed, MethodNotAllowed, RegistryError, TooLarge, UsageError
+from universal_registry.kernel.errors import (
+    Forbidden,
+    Malformed,
+    MethodNotAllowed,
+    RegistryError,
+    TooLarge,
+    Unauthenticated,
+    UsageError,
+)
 from universal_registry.kernel.jsonvalue import canonical
 from universal_registry.kernel.world import World
 from universal_registry.observe.health import Health
@@ -23,6 +32,7 @@ if TYPE_CHECKING:
     from universal_registry.propagation.control import PropagationControl
 
 _ALWAYS = (("cache-control", "no-store"), ("x-content-type-options", "nosniff"))
+_READS = ("GET", "HEAD")
 Unexpected = Callable[[BaseException, str], None]
 """Told of an exception that nobody foresaw, with the trace id that its client was given."""
 
@@ -43,6 +53,7 @@ class Api:
         service: RegistryService,
         control: PropagationControl,
         health: Health,
+        observed: Observed,
         auth: Auth,
         world: World,
         unexpected: Unexpected,
@@ -57,6 +68,7 @@ class Api:
             service=service,
             control=control,
             health=health,
+            observed=observed,
             wakeup=self.wakeup,
             openapi=lambda: openapi_bytes(catalogue),
         )
@@ -65,20 +77,48 @@ class Api:
         """Let waiting requests answer at once, and no other wait again."""
         self.wakeup.close()
 
-    def admit(self, request: Request) -> Admitted:
-        """What needs no body: host, path, method, caller. Raises the error to answer with."""
-        check_host(request)
+    def now(self) -> datetime:
+        """The time, in UTC."""
+        return self._world.now().astimezone(UTC)
+
+    @property
+    def callers(self) -> int:
+        """What `caller` said is true as long as this number is the same."""
+        return self._auth.version
+
+    def caller(self, request: Request) -> Actor | None:
+        """Who sends such headers from that peer, the host being right; None when `admit` must look for itself."""
+        try:
+            check_host(request)
+            return self._auth.actor(request)
+        except RegistryError:
+            return None
+
+    def admit(self, request: Request, caller: Actor | None = None) -> Admitted:
+        """What needs no body: host, path, method, caller. Raises the error to answer with.
+
+        `caller`: what the method of that name said to the same peer and headers.
+        """
+        if caller is None:
+            check_host(request)
         found = match(request.method, request.path)
         if found.route.scope is Scope.OPEN:
             return Admitted(found, None)
-        actor = self._auth.actor(request)
-        authorise(actor, found.route.scope)
+        try:
+            actor = caller or self._auth.actor(request)
+            authorise(actor, found.route.scope)
+        except (Unauthenticated, Forbidden) as error:
+            error.data["route"] = f"{found.route.method} {found.route.pattern}"
+            raise
         return Admitted(found, actor)
 
     async def dispatch(self, request: Request, admitted: Admitted | None = None) -> Response:
         """The answer, whatever the request. Never raises but for cancellation. `admitted`: what `admit` said of it."""
+        version = self._auth.version
         try:
             response = await self._answer(request, admitted or self.admit(request))
+            if version != self._auth.version and request.method in _READS:
+                self.admit(request)  # a token revoked while the answer was waited for: it is told nothing any more
         except Replayed as before:
             response = unpacked(before.answer)
         except RegistryError as error:
@@ -106,7 +146,11 @@ class Api:
         return await route.handler(self._context, call)
 
     def problem(self, error: RegistryError) -> Response:
-        """The answer that tells of an error."""
+        """The answer that tells of an error. Denials are counted here, where each is answered once."""
+        if isinstance(error, Unauthenticated | Forbidden):
+            who, route = error.data.get("actor", "unknown"), error.data.get("route", "")
+            why = error.message if isinstance(error, Unauthenticated) else error.hint
+            self._context.observed.denials.note(who, f"{error.code}: {why}", route)
         extra: tuple[tuple[str, str], ...] = _ALWAYS
         if isinstance(error, MethodNotAllowed):
             extra += (("allow", str(error.data.get("allow", ""))),)
@@ -126,6 +170,8 @@ class Api:
 
 def _check_query(request: Request, route: Route) -> None:
     """Raises UsageError for a query parameter that the route does not know: a mistyped filter must not match all."""
+    if not request.query:
+        return
     known = tuple(param.name for param in route.query)
     for name, _ in request.query:
         if name not in known:
@@ -136,8 +182,8 @@ def _check_query(request: Request, route: Route) -> None:
 
 def _once(request: Request) -> tuple[str, str] | None:
     """The Idempotency-Key, and a fingerprint of all that decides what the request does."""
-    said = request.header("idempotency-key")
-    if "idempotency-key" not in request.headers:
+    said = request.headers.get("idempotency-key")
+    if said is None:
         return None
     conditions = [request.header(name) for name in ("content-type", "if-match", "if-none-match")]
     asked = canonical([request.method, request.path, request.query, conditions])

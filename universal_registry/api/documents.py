@@ -82,9 +82,11 @@ def written_many(written: Written) -> Response:
 
 
 def _result(result: Result) -> dict[str, Any]:
-    shown: dict[str, Any] = {**result.key._asdict(), "effect": result.effect}
+    kind, namespace, name = result.key
+    shown: dict[str, Any] = {"kind": kind, "namespace": namespace, "name": name, "effect": result.effect}
     if result.record is not None:
-        shown |= {"revision": result.record.revision, "generation": result.record.generation}
+        shown["revision"] = result.record.revision
+        shown["generation"] = result.record.generation
     return shown
 
 

@@ -8,63 +8,46 @@ import msgspec
 
 from universal_registry.api.context import Call, Context, body_as, needed
 from universal_registry.api.http import Response, json_response
-from universal_registry.kernel.errors import NotFound, UsageError
+from universal_registry.kernel.errors import Invalid, NotFound, UsageError
 from universal_registry.kernel.ids import DEFAULT_NAMESPACE, Key
 from universal_registry.propagation.lane import DeliveryState
+from universal_registry.propagation.modes import MODES, ON_FAILURE
 
 MOST_DELIVERIES = 1000
-
-
-class TargetBody(msgspec.Struct, forbid_unknown_fields=True):
-    """A target to add. `select`: also make a route of the same name with this selector."""
-
-    name: str
-    url: str
-    namespace: str = "system"
-    network: Literal["public", "private", "loopback"] | None = None
-    select: str | None = None
-    secret: str | None = None
-    insecure_http: bool = False
+LONGEST_DEADLINE = 366 * 86400.0
 
 
 class RouteBody(msgspec.Struct, forbid_unknown_fields=True):
-    """A route to make or change: records that match `select` go to each of `targets` (`[namespace/]name`)."""
+    """A route to make or change: records that match `select` go to each of `targets` (`[namespace/]name`).
+
+    `filter`: only those changes of them.
+    """
 
     name: str
     select: str
     targets: list[str]
     secrets: Literal["redact", "include"] = "redact"
+    filter: str = ""
 
 
 class PropagateBody(msgspec.Struct, forbid_unknown_fields=True):
-    """`source` to `target`. Without `data` (or null): for good, or the state `once`. With it: this payload, once."""
+    """`source` to `targets` (or one `target`). Without `data` (or null): for good, or the state `once`. With it: this
+    payload, once, until `deadline` (seconds). `exclude` and `follow` are for mode broadcast, `on_failure` for chain."""
 
-    source: str
-    target: str
+    source: str | None = None
+    target: str | None = None
+    targets: list[str] = []
     mode: str = "unidirectional"
     data: Any = None
     once: bool = False
     strict: bool = False
+    exclude: list[str] = []
+    follow: bool = False
+    on_failure: Literal["stop", "skip"] | None = None
+    deadline: float | None = None
 
 
 # --- targets --------------------------------------------------------------------------------------------------------
-
-
-async def add_target(context: Context, call: Call) -> Response:
-    """Add a target, or find it there. The signing secret of a new one is in this answer and in no other."""
-    body = await body_as(TargetBody, call)
-    added = await context.control.add_target(
-        body.name,
-        body.url,
-        namespace=body.namespace,
-        network=body.network,
-        select=body.select,
-        secret=body.secret,
-        insecure_http=body.insecure_http,
-        actor=call.who,
-        once_key=call.once_as(json_response),
-    )
-    return json_response(added)
 
 
 async def targets(context: Context, _: Call) -> Response:
@@ -75,14 +58,6 @@ async def targets(context: Context, _: Call) -> Response:
 async def target(context: Context, call: Call) -> Response:
     """One target with its state."""
     return json_response(await context.control.target(call.params["namespace"], call.params["name"]))
-
-
-async def test_target(context: Context, call: Call) -> Response:
-    """Send one test event now. Nothing of it is recorded. `show` adds the exact request."""
-    found = await context.control.test_target(
-        call.params["namespace"], call.params["name"], show=call.request.flag("show")
-    )
-    return json_response(found)
 
 
 # --- routes and sessions --------------------------------------------------------------------------------------------
@@ -96,6 +71,7 @@ async def add_route(context: Context, call: Call) -> Response:
         body.select,
         body.targets,
         secrets=body.secrets,
+        filter_text=body.filter,
         actor=call.who,
         once_key=call.once_as(json_response),
     )
@@ -113,14 +89,48 @@ async def propagate(context: Context, call: Call) -> Response:
     begun = await context.control.propagate(
         body.mode,
         body.source,
-        body.target,
+        [*([body.target] if body.target is not None else ()), *body.targets],
         body.data,
         once=body.once,
         strict=body.strict,
+        exclude=tuple(body.exclude),
+        follow=body.follow,
+        on_failure=body.on_failure,
+        deadline=_positive(body.deadline),
         actor=call.who,
         once_key=call.once_as(json_response),
     )
     return json_response(begun)
+
+
+async def foresee(context: Context, call: Call) -> Response:
+    """What POST to the same path would do. Nothing is stored."""
+    request = call.request
+    found = await context.control.foresee(
+        request.value("mode") or MODES[0],
+        request.value("source") or None,
+        request.values("target"),
+        {} if request.flag("event") else None,
+        once=request.flag("once"),
+        strict=request.flag("strict"),
+        exclude=tuple(request.values("exclude")),
+        follow=request.flag("follow"),
+        on_failure=_word(request.value("on_failure"), "on_failure", ON_FAILURE),
+        actor=call.who,
+    )
+    return json_response(found)
+
+
+def _positive(seconds: float | None) -> float | None:
+    if seconds is not None and not 0 < seconds <= LONGEST_DEADLINE:
+        raise Invalid(f"deadline is {seconds:g}", hint=f"seconds, more than 0 and at most {LONGEST_DEADLINE:.0f}")
+    return seconds
+
+
+def _word(text: str, name: str, allowed: tuple[str, ...]) -> str | None:
+    if text and text not in allowed:
+        raise UsageError(f"{name} is {text[:40]!r}", hint=" or ".join(allowed))
+    return text or None
 
 
 async def sessions(context: Context, _: Call) -> Response:
@@ -182,4 +192,6 @@ def _states(words: list[str]) -> tuple[DeliveryState, ...]:
 
 async def status(context: Context, _: Call) -> Response:
     """What there is and how it goes: records, targets, queue, warnings."""
-    return json_response(await context.control.status())
+    found = await context.control.status()
+    found["warnings"] = [*found["warnings"], *await context.observed.keys.warnings()]
+    return json_response(found)

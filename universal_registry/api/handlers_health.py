@@ -8,14 +8,12 @@ import msgspec
 
 from universal_registry.api.context import Call, Context
 from universal_registry.api.http import JSON_TYPE, Response, json_response
-from universal_registry.observe.health import HealthSnapshot
+from universal_registry.observe.health import HealthSnapshot, WorkerState
 
 
-def _told(snapshot: HealthSnapshot) -> Response:
-    shown: dict[str, Any] = {
-        name: value for name, value in msgspec.structs.asdict(snapshot).items() if value not in ("", None)
-    }
-    return json_response(shown, status=200 if snapshot.ok else 503)
+def _told(snapshot: HealthSnapshot, **more: Any) -> Response:
+    shown = {name: value for name, value in msgspec.structs.asdict(snapshot).items() if value not in ("", None)}
+    return json_response({**shown, **more}, status=200 if snapshot.ok else 503)
 
 
 async def health_live(context: Context, _: Call) -> Response:
@@ -31,6 +29,16 @@ async def health_db(context: Context, _: Call) -> Response:
 async def health_ready(context: Context, _: Call) -> Response:
     """200 once the daemon does its whole work, else 503 with the reason."""
     return _told(await context.health.ready())
+
+
+async def health(context: Context, _: Call) -> Response:
+    """All of it in words: what is wrong, and how each worker does. 200 or 503, as ready."""
+    workers = {each.name: _worker(each) for each in context.health.workers()}
+    return _told(await context.health.ready(), workers=workers)
+
+
+def _worker(state: WorkerState) -> dict[str, Any]:
+    return {"state": state.word, "deaths": state.deaths, "silent_seconds": state.silent}
 
 
 async def openapi(context: Context, _: Call) -> Response:

@@ -70,9 +70,10 @@ async def get_record(context: Context, call: Call) -> Response:
     record = found.record
     tag = etag(record)
     headers = (tag, ("registry-revision", str(found.revision)))
-    known = [each.strip().removeprefix("W/") for each in call.request.header("if-none-match").split(",")]
-    if tag[1] in known or "*" in known:
-        return Response(status=304, headers=headers)
+    if unwanted := call.request.header("if-none-match"):
+        known = [each.strip().removeprefix("W/") for each in unwanted.split(",")]
+        if tag[1] in known or "*" in known:
+            return Response(status=304, headers=headers)
     if call.request.accepts("text/tab-separated-values"):
         return records_response(context, call.request, [record], revision=found.revision)
     return json_response(shown_document(context, record), headers=headers)
@@ -165,7 +166,8 @@ def _key(context: Context, call: Call) -> Key:
 async def _content(context: Context, call: Call, key: Key) -> dict[str, Any]:
     """The document in the body, with the key of the path. What it says of its own key must agree."""
     content = await json_object(call)
-    for field, wanted in key._asdict().items():
+    named = key._asdict()
+    for field, wanted in named.items():
         if field not in content:
             continue
         said = content[field]
@@ -175,7 +177,7 @@ async def _content(context: Context, call: Call, key: Key) -> dict[str, Any]:
             said = context.service.key(key.kind, key.namespace, said).name
         if said != wanted:
             raise Invalid(f"the body says {field} {said!r:.80}, the path {wanted!r:.80}", path=field)
-    return {**content, **key._asdict()}
+    return {**content, **named}
 
 
 async def _guard(context: Context, call: Call, key: Key) -> int | None:

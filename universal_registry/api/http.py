@@ -67,6 +67,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     def value(self, name: str, default: str = "") -> str:
         """The value of a query parameter that may stand once. Raises UsageError when it is repeated."""
+        if not self.query:
+            return default
         found = self.values(name)
         if len(found) > 1:
             raise UsageError(f"query parameter {name!r} is given {len(found)} times", hint="give it once")
@@ -96,7 +98,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     def accepts(self, media_type: str) -> bool:
         """Whether the Accept header names this media type itself (`*/*` does not count)."""
-        return any(each.split(";")[0].strip().lower() == media_type for each in self.header("accept").split(","))
+        said = self.headers.get("accept")
+        if not said:
+            return False
+        return any(each.split(";")[0].strip().lower() == media_type for each in said.split(","))
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):

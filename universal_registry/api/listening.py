@@ -12,6 +12,8 @@ import struct
 import sys
 from pathlib import Path
 
+import msgspec
+
 from universal_registry.client.wire import split_address
 from universal_registry.kernel.errors import Conflict, UsageError
 
@@ -20,6 +22,16 @@ _SOCKET_MODE = 0o660
 _BACKLOG = 1024
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 _ANY = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
+
+
+class ServerLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """`idle`: seconds in which a connection must send a whole request head. `body`: seconds for a whole body.
+    `line`: bytes of the request line and of each header; `headers`: how many of these."""
+
+    idle: float = 30.0
+    body: float = 30.0
+    line: int = 16 << 10
+    headers: int = 100
 
 
 def short_path(path: Path, short_folder: Path) -> Path:

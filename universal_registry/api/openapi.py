@@ -25,6 +25,7 @@ _PARAM_DOCS = {
     "name": "the name, percent-encoded; `-` when the name is in the query",
     "kind": "the kind",
     "id": "the id",
+    "verb": "what to do with it",
 }
 _MERGE = "application/merge-patch+json"
 _KEY = {
@@ -113,6 +114,8 @@ def _success(route: Route) -> dict[str, Any]:
     ndjson = {"application/x-ndjson": {"schema": {"type": "string"}}}
     tsv = {"text/tab-separated-values": {"schema": {"type": "string"}}}
     match route.answer:
+        case "text":
+            return {"200": {"description": "ok", "content": {"text/plain": {"schema": {"type": "string"}}}}}
         case "ndjson":
             return {"200": {"description": "one JSON value a line", "content": ndjson}}
         case "record":

@@ -9,11 +9,17 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
+from universal_registry.api import handlers_access as access
 from universal_registry.api import handlers_changes as changes
 from universal_registry.api import handlers_control as control
 from universal_registry.api import handlers_health as health
 from universal_registry.api import handlers_history as history
+from universal_registry.api import handlers_keys as keys
+from universal_registry.api import handlers_lanes as lanes
+from universal_registry.api import handlers_metrics as metrics
 from universal_registry.api import handlers_records as records
+from universal_registry.api import handlers_sessions as said
+from universal_registry.api import handlers_targets as targets
 from universal_registry.api.auth import Scope
 from universal_registry.api.context import BODY_LIMIT, BULK_LIMITS, Handler
 from universal_registry.kernel.errors import Malformed, MethodNotAllowed, NotFound
@@ -73,9 +79,11 @@ _TARGET = "/v1/-/targets/{namespace}/{name}"
 _BULK = BULK_LIMITS.body
 
 ROUTES: tuple[Route, ...] = (
+    Route("GET", "/health", health.health, Scope.OPEN, "What is wrong, in words, and how each worker does"),
     Route("GET", "/health/live", health.health_live, Scope.OPEN, "Does the process answer?"),
     Route("GET", "/health/db", health.health_db, Scope.OPEN, "Can the database be read and written?"),
     Route("GET", "/health/ready", health.health_ready, Scope.OPEN, "Does the daemon do its whole work?"),
+    Route("GET", "/metrics", metrics.metrics, Scope.READ, "Figures for Prometheus", answer="text"),
     Route("GET", "/openapi.json", health.openapi, Scope.READ, "This API as OpenAPI 3.1"),
     # records
     Route("GET", _RECORD, records.get_record, Scope.READ, "Read a record", (_DASH, _REV), answer="record"),
@@ -144,13 +152,39 @@ ROUTES: tuple[Route, ...] = (
     # propagation
     Route("GET", "/v1/-/targets", control.targets, Scope.READ, "All targets with their state"),
     Route(
-        "POST", "/v1/-/targets", control.add_target, Scope.PROPAGATE, "Add a target", body=control.TargetBody,
+        "POST", "/v1/-/targets", targets.add_target, Scope.PROPAGATE, "Add a target", body=targets.TargetBody,
         keyed=True,
     ),
     Route("GET", _TARGET, control.target, Scope.READ, "One target with its state"),
     Route(
-        "POST", _TARGET + "/test", control.test_target, Scope.PROPAGATE, "Send a test event now",
-        (Param("show", "add the exact request to the answer", "boolean"),),
+        "PATCH", _TARGET, targets.set_target, Scope.PROPAGATE, "Change how a target is delivered to",
+        body=targets.TargetSettings, keyed=True,
+    ),
+    Route(
+        "POST", _TARGET + "/test", targets.test_target, Scope.PROPAGATE, "Send a test event now",
+        (Param("show", "send nothing, and answer with the exact request", "boolean"),),
+    ),
+    Route(
+        "POST", _TARGET + "/validate", targets.validate_target, Scope.PROPAGATE,
+        "Send a challenge; who answers it is marked as validated",
+    ),
+    Route(
+        "POST", _TARGET + "/lane", lanes.tell_target, Scope.PROPAGATE,
+        "Pause, resume, disable or enable a target; reset or open its breaker", body=lanes.TellBody,
+    ),
+    Route("GET", _TARGET + "/secret", targets.secret, Scope.ADMIN, "The signing secret of a target"),
+    Route(
+        "POST", _TARGET + "/secret/rotate", targets.rotate_secret, Scope.ADMIN, "Replace the signing secret",
+        body=targets.RotateBody, keyed=True,
+    ),
+    Route("GET", _TARGET + "/key", targets.seal_key, Scope.ADMIN, "The key that bodies for a target are sealed with"),
+    Route(
+        "POST", _TARGET + "/key/rotate", targets.rotate_seal_key, Scope.ADMIN, "Replace the sealing key",
+        body=targets.RotateBody, keyed=True,
+    ),
+    Route(
+        "GET", "/.well-known/webhook-keys", targets.webhook_keys, Scope.OPEN,
+        "The public keys with which receivers check signatures (JWKS)",
     ),
     Route("GET", "/v1/-/routes", control.routes, Scope.READ, "All routes"),
     Route(
@@ -160,10 +194,46 @@ ROUTES: tuple[Route, ...] = (
         "POST", "/v1/-/propagate", control.propagate, Scope.PROPAGATE, "Begin a propagation",
         body=control.PropagateBody, keyed=True,
     ),
+    Route(
+        "GET", "/v1/-/propagate", control.foresee, Scope.READ, "What a propagation would do; nothing is stored",
+        (
+            Param("mode", "unidirectional if absent"),
+            Param("source", "`[kind/]name` or a selector"),
+            Param("target", "`[namespace/]name` or a URL", many=True),
+            Param("exclude", "of a broadcast: who is left out", many=True),
+            Param("follow", "of a broadcast: also targets that come later", "boolean"),
+            Param("on_failure", "of a chain: `stop` or `skip`"),
+            Param("once", "the state now, once", "boolean"),
+            Param("event", "an event, whatever it holds", "boolean"),
+            Param("strict", "refuse what would have to be waited for", "boolean"),
+        ),
+    ),
     Route("GET", "/v1/-/sessions", control.sessions, Scope.READ, "All sessions"),
     Route("GET", "/v1/-/sessions/{id}", control.session, Scope.READ, "One session with its targets"),
     Route(
+        "GET", "/v1/-/sessions/{id}/replay", said.foresee_replay, Scope.READ,
+        "How many deliveries a replay would make; nothing is stored",
+        (
+            Param("since", "a revision, a cursor or a time (RFC 3339)"),
+            Param("until", "likewise; the newest if absent"),
+            Param("target", "only to this target", many=True),
+            Param("select", "only records that this selects"),
+        ),
+    ),
+    Route(
+        "POST", "/v1/-/sessions/{id}/replay", said.replay, Scope.PROPAGATE, "Send again what a session sent",
+        body=said.ReplayBody, keyed=True,
+    ),
+    Route(
+        "POST", "/v1/-/sessions/{id}/{verb}", said.tell_session, Scope.PROPAGATE,
+        "`pause`, `resume` or `cancel` a session", keyed=True,
+    ),
+    Route(
         "GET", "/v1/-/where", control.where, Scope.READ, "Which targets have a record, and why not",
+        (Param("name", "`[kind/]name`", required=True), _THERE),
+    ),
+    Route(
+        "GET", "/v1/-/explain", said.explain, Scope.READ, "Who gets a record, and who does not, and why",
         (Param("name", "`[kind/]name`", required=True), _THERE),
     ),
     Route(
@@ -177,8 +247,44 @@ ROUTES: tuple[Route, ...] = (
             Param("limit", "at most this many, 1 to 1,000; 100 if absent", "integer"),
         ),
     ),
+    Route("GET", "/v1/-/deliveries/{id}/why", said.why, Scope.READ, "Why a delivery is where it is"),
     Route("GET", "/v1/-/deliveries/{id}/attempts", control.attempts, Scope.READ, "The failed attempts at a delivery"),
+    Route(
+        "POST", "/v1/-/deliveries/{id}/redrive", lanes.redrive, Scope.PROPAGATE,
+        "Send a delivery again that was given up", body=lanes.WhyBody,
+    ),
+    Route(
+        "POST", "/v1/-/deliveries/{id}/skip", lanes.skip, Scope.PROPAGATE, "Go on without a delivery that was given up",
+        body=lanes.WhyBody,
+    ),
     Route("GET", "/v1/-/status", control.status, Scope.READ, "What there is and how it goes"),
+    # the keys that values are sealed with
+    Route(
+        "GET", "/v1/-/keys", keys.keys, Scope.ADMIN, "The keys, and the rotation under way",
+        (Param("count", "also how many rows each key is in: the whole log is read", "boolean"),),
+    ),
+    Route(
+        "POST", "/v1/-/keys/rotate", keys.rotate, Scope.ADMIN, "Replace the key that seals",
+        (Param("resume", "only go on with the rotation under way", "boolean"),),
+    ),
+    Route(
+        "POST", "/v1/-/keys/retire", keys.retire, Scope.ADMIN, "Give up a key with which nothing is sealed any more",
+        body=keys.RetireBody,
+    ),
+    # who may come in, and who did what
+    Route("GET", "/v1/-/tokens", access.tokens, Scope.ADMIN, "All tokens, without what they are"),
+    Route("POST", "/v1/-/tokens", access.add_token, Scope.ADMIN, "Make a token", body=access.TokenBody),
+    Route("DELETE", "/v1/-/tokens/{name}", access.revoke_token, Scope.ADMIN, "Revoke a token"),
+    Route(
+        "GET", "/v1/-/audit", access.audit, Scope.ADMIN, "Who did or was refused what, newest first",
+        (
+            Param("since", "a time (RFC 3339), or how long ago, as `24h`"),
+            Param("actor", "as `token:ci` or `uid:1000`, exact"),
+            Param("action", "as `record.put`, or the part before its dot"),
+            _LIMIT,
+        ),
+    ),
+    Route("GET", "/v1/-/audit/anchor", access.anchor, Scope.ADMIN, "The ends of the hash chains, to keep elsewhere"),
 )  # fmt: skip
 
 
@@ -191,40 +297,40 @@ class Match(NamedTuple):
 
 def match(method: str, path: str) -> Match:
     """The route of a raw path. HEAD is served by GET. Raises NotFound with a near path, MethodNotAllowed, Malformed."""
-    wanted = "GET" if method == "HEAD" else method
-    segments = [_decode(segment) for segment in path.split("/")[1:]]
-    allowed: set[str] = set()
-    # Literal patterns come before those with names, so that `/v1/-/kinds` is no record.
-    for route, pattern in _BY_LENGTH.get(len(segments), ()):
-        params = _fits(pattern, segments)
-        if params is None:
-            continue
-        if route.method == wanted:
+    segments = _segments(path)
+    length, controls = len(segments), segments[1:2] == ["-"]
+    for route, pattern in _TABLE.get(("GET" if method == "HEAD" else method, length, controls), ()):
+        if (params := _fits(pattern, segments)) is not None:
             return Match(route, params)
-        allowed.add(route.method)
+    allowed = {
+        each
+        for (each, *there), found in _TABLE.items()
+        if there == [length, controls] and any(_fits(pattern, segments) is not None for _, pattern in found)
+    }
     if allowed:
         allow = ", ".join(sorted(allowed | ({"HEAD"} if "GET" in allowed else set())))
         raise MethodNotAllowed(f"{method[:20]} is not for {path[:100]}", hint=f"allowed: {allow}", allow=allow)
     raise _no_such_path(path)
 
 
-def _fits(pattern: Sequence[tuple[str, bool]], segments: Sequence[str]) -> dict[str, str] | None:
-    params: dict[str, str] = {}
-    for (wanted, is_name), found in zip(pattern, segments, strict=True):
-        if not is_name:
-            if wanted != found:
-                return None
-        elif not found or (found == "-" and wanted == "namespace" and not params):
-            return None  # `-` stands for the control plane, not for a namespace
-        else:
-            params[wanted] = found
-    return params
+def _fits(pattern: _Pattern, segments: Sequence[str]) -> dict[str, str] | None:
+    literals, names = pattern
+    for at, wanted in literals:
+        if segments[at] != wanted:
+            return None
+    params = {name: segments[at] for at, name in names}
+    return params if all(params.values()) else None  # a name is never empty
+
+
+def _segments(path: str) -> list[str]:
+    segments = path.split("/")[1:]
+    if path.isascii() and path.isprintable() and "%" not in path:
+        return segments
+    return [_decode(segment) for segment in segments]
 
 
 def _decode(segment: str) -> str:
     """A segment percent-decoded, once. A slash that was encoded stays in it; a NUL or other than UTF-8 is refused."""
-    if segment.isascii() and segment.isprintable() and "%" not in segment:
-        return segment
     if _BAD_ESCAPE.search(segment):
         raise Malformed(f"path segment {segment[:60]!r}: % is not followed by two hex digits", hint="write %25 for %")
     try:
@@ -244,16 +350,22 @@ def _no_such_path(path: str) -> NotFound:
     return NotFound(f"there is nothing at {shown(path)}", hint=hint, did_you_mean=guesses)
 
 
-_Pattern = tuple[tuple[str, bool], ...]
-"""Of each segment: the literal or the name, and whether it is a name."""
+_Places = tuple[tuple[int, str], ...]
+_Pattern = tuple[_Places, _Places]
+"""The literals of a pattern and its names, each with its place."""
 
 
-def _by_length() -> dict[int, list[tuple[Route, _Pattern]]]:
-    found: dict[int, list[tuple[Route, _Pattern]]] = {}
+def _table() -> dict[tuple[str, int, bool], list[tuple[Route, _Pattern]]]:
+    """By method, number of segments, and whether the second is `-`, which means the control plane and is no name."""
+    found: dict[tuple[str, int, bool], list[tuple[Route, _Pattern]]] = {}
+    # Literal patterns come before those with names.
     for route in sorted(ROUTES, key=lambda route: [segment.startswith("{") for segment in route.segments]):
-        pattern = tuple((segment.strip("{}"), segment.startswith("{")) for segment in route.segments)
-        found.setdefault(len(pattern), []).append((route, pattern))
+        places = list(enumerate(route.segments))
+        literals = tuple((at, segment) for at, segment in places if not segment.startswith("{"))
+        names = tuple((at, segment.strip("{}")) for at, segment in places if segment.startswith("{"))
+        key = (route.method, len(places), route.segments[1:2] == ["-"])
+        found.setdefault(key, []).append((route, (literals, names)))
     return found
 
 
-_BY_LENGTH = _by_length()
+_TABLE = _table()

@@ -1,35 +1,24 @@
-"""The API on sockets: HTTP by aiohttp's low-level server, one catch-all handler, paths taken raw.
-
-Nothing else in `api` knows aiohttp; its router, which would normalise paths, is not used.
-"""
+"""The API on sockets: who listens where. `api/fast.py` answers plain requests, `api/full.py` all others."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
-from aiohttp import web
-from aiohttp.http_exceptions import LineTooLong
-from aiohttp.web_protocol import RequestHandler
 
-from universal_registry.api.dispatch import Api, too_large
-from universal_registry.api.http import Peer, PeerKind, Response, request_from
-from universal_registry.api.listening import bind_tcp, bind_unix, peer_uid, same_file, short_path
-from universal_registry.kernel.errors import Malformed, RegistryError, TimedOut
+from universal_registry.api.dispatch import Api
+from universal_registry.api.fast import PlainFront
+from universal_registry.api.http import Peer, PeerKind
+from universal_registry.api.listening import ServerLimits, bind_tcp, bind_unix, peer_uid, same_file, short_path
 
-
-class ServerLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """`idle`: seconds in which a connection must send a whole request head. `body`: seconds for a whole body.
-    `line`: bytes of the request line and of each header; `headers`: how many of these."""
-
-    idle: float = 30.0
-    body: float = 30.0
-    line: int = 16 << 10
-    headers: int = 100
+if TYPE_CHECKING:
+    from aiohttp import web
 
 
 class Addresses(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,23 +33,31 @@ class Addresses(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _LIMITS = ServerLimits()
-# Without it, aiohttp tells everyone its version and that of Python.
-_SERVER = ("server", "universal-registry")
 
 
 class ApiServer:
     """Serves one Api on a Unix socket and, if `listen` is not empty, on TCP (`HOST:PORT`; port 0 takes a free one).
 
     `short_folder`: where a socket goes, under a hashed name, whose own path is longer than systems allow.
+    `short_way`: off only in tests, so that aiohttp answers plain requests too (`api/fast.py`).
     """
 
     def __init__(
-        self, api: Api, *, socket_path: Path, listen: str, short_folder: Path, limits: ServerLimits = _LIMITS
+        self,
+        api: Api,
+        *,
+        socket_path: Path,
+        listen: str,
+        short_folder: Path,
+        limits: ServerLimits = _LIMITS,
+        short_way: bool = True,
     ) -> None:
         self._api = api
         self._socket_path = short_path(socket_path, short_folder)
         self._listen = listen
         self._limits = limits
+        self._short_way = short_way
+        self._fronts: list[PlainFront] = []
         self._http: list[web.Server] = []
         self._listeners: list[asyncio.Server] = []
         self._bound: os.stat_result | None = None
@@ -80,10 +77,14 @@ class ApiServer:
         for listener in self._listeners:
             listener.close()
         self._api.close()
+        for front in self._fronts:
+            front.close_idle()
         for http in self._http:
             http.pre_shutdown()
-        await asyncio.gather(*(http.shutdown(grace) for http in self._http))
-        self._http, self._listeners = [], []
+        await asyncio.gather(
+            *(front.shutdown(grace) for front in self._fronts), *(http.shutdown(grace) for http in self._http)
+        )
+        self._fronts, self._http, self._listeners = [], [], []
         if self._bound is not None and same_file(self._socket_path, self._bound):
             self._socket_path.unlink(missing_ok=True)
         self._bound = None
@@ -99,157 +100,35 @@ class ApiServer:
         return shown
 
     async def _serve(self, sock: socket.socket, hosts: frozenset[str] | None) -> None:
-        handler = _Handler(self._api, self._limits, hosts)
-        http = _HttpServer(handler.handle, self._api, self._limits)
-        self._http.append(http)
+        def peer_of(transport: asyncio.BaseTransport | None) -> Peer:
+            return _peer(transport, hosts)
+
+        @cache
+        def full() -> web.Server:
+            from universal_registry.api.full import full_front
+
+            self._http.append(full_front(self._api, self._limits, peer_of))
+            return self._http[-1]
+
+        def by_aiohttp() -> asyncio.Protocol:
+            return full()()
+
+        made: Callable[[], asyncio.Protocol] = by_aiohttp
+        if self._short_way:
+            made = PlainFront(self._api, self._limits, peer_of, by_aiohttp)
+            self._fronts.append(made)
         loop = asyncio.get_running_loop()
         sock.setblocking(False)
         if hosts is None:
-            listener = await loop.create_unix_server(http, sock=sock, backlog=1024)
+            listener = await loop.create_unix_server(made, sock=sock, backlog=1024)
         else:
-            listener = await loop.create_server(http, sock=sock, backlog=1024)
+            listener = await loop.create_server(made, sock=sock, backlog=1024)
         self._listeners.append(listener)
 
 
-# --- one request ----------------------------------------------------------------------------------------------------
-
-
-class _Handler:
-    """Turns what aiohttp read into a Request, and a Response into what aiohttp writes."""
-
-    def __init__(self, api: Api, limits: ServerLimits, hosts: frozenset[str] | None) -> None:
-        self._api = api
-        self._limits = limits
-        self._hosts = hosts
-
-    async def handle(self, http: web.BaseRequest) -> web.StreamResponse:
-        whole = True
-        try:
-            head = request_from(http.method, http.raw_path, _headers(http), b"", self._peer(http))
-            admitted = self._api.admit(head)
-            if head.header("expect").lower() == "100-continue":
-                await http.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-                http.writer.output_size = 0  # of the answer, nothing has been sent yet
-            body = await self._body(http, admitted.match.route.body_limit)
-        except RegistryError as error:
-            # The body was not read, so nothing more can be read from this connection.
-            whole = not http.body_exists
-            response = self._api.problem(error)
-        else:
-            request = msgspec.structs.replace(head, body=body) if body else head
-            response = await self._api.dispatch(request, admitted)
-        return await _sent(http, response, keep=whole)
-
-    async def _body(self, http: web.BaseRequest, limit: int) -> bytes:
-        if (http.content_length or 0) > limit:
-            raise too_large(limit)
-        if not http.body_exists:
-            return b""
-        if http.content.is_eof() and http.content.exception() is None:  # it came with the head
-            body = http.content.read_nowait()
-            if len(body) > limit:
-                raise too_large(limit)
-            return body
-        pieces, size = [], 0
-        try:
-            async with asyncio.timeout(self._limits.body):
-                async for piece in http.content.iter_any():
-                    size += len(piece)
-                    if size > limit:
-                        raise too_large(limit)
-                    pieces.append(piece)
-        except TimeoutError:
-            raise TimedOut(f"the body did not arrive within {self._limits.body:g} s") from None
-        except (web.RequestPayloadError, ConnectionError):
-            raise Malformed("the body broke off") from None
-        return b"".join(pieces)
-
-    def _peer(self, http: web.BaseRequest) -> Peer:
-        if self._hosts is not None:
-            return Peer(kind=PeerKind.TCP, hosts=self._hosts)
-        sock = http.transport.get_extra_info("socket") if http.transport else None
-        return Peer(kind=PeerKind.UNIX, uid=peer_uid(sock) if sock is not None else None)
-
-
-def _headers(http: web.BaseRequest) -> list[tuple[str, str]]:
-    return [(name.decode("latin-1"), value.decode("utf-8", "replace")) for name, value in http.raw_headers]
-
-
-async def _sent(http: web.BaseRequest, response: Response, *, keep: bool) -> web.StreamResponse:
-    if isinstance(response.body, bytes):
-        answer = web.Response(status=response.status, headers=(*response.headers, _SERVER), body=response.body)
-        if not keep:
-            answer.force_close()
-        return answer
-    stream = web.StreamResponse(status=response.status, headers=(*response.headers, _SERVER))
-    stream.enable_chunked_encoding()
-    await stream.prepare(http)
-    if http.method != "HEAD":
-        async for piece in response.body:
-            await stream.write(piece)
-    await stream.write_eof()
-    return stream
-
-
-def _unreadable(error: BaseException | None, message: str, limit: int) -> Malformed:
-    """What is wrong with bytes that aiohttp cannot read, without what it quotes of them."""
-    if isinstance(error, LineTooLong):
-        # Of the parser's many lines, only the request's is handed over as a bytearray.
-        what = "the request line" if str(error.args[0]).startswith("bytearray") else "a header"
-        return Malformed(f"{what} is too long", hint=f"at most {limit} bytes")
-    said = " ".join(message.partition("\n\n")[0].split()).rstrip(": ")
-    return Malformed(f"not HTTP: {said or 'unreadable'}")
-
-
-_Handle = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-
-
-class _HttpServer(web.Server):
-    """aiohttp's server, whose connections answer garbage with our problem documents."""
-
-    def __init__(self, handler: _Handle, api: Api, limits: ServerLimits) -> None:
-        super().__init__(handler)
-        self._api = api
-        self._limits = limits
-
-    def __call__(self) -> RequestHandler:
-        return _Connection(self, self._api, self._limits)
-
-
-class _Connection(RequestHandler):
-    __slots__ = ("_api",)
-
-    def __init__(self, manager: web.Server, api: Api, limits: ServerLimits) -> None:
-        super().__init__(
-            manager,
-            loop=asyncio.get_running_loop(),
-            keepalive_timeout=limits.idle,  # counts from the connection's start too, so a slow head is cut by it
-            max_line_size=limits.line,
-            max_field_size=limits.line,
-            max_headers=limits.headers,
-            auto_decompress=False,
-            lingering_time=1.0,
-            access_log=None,  # type: ignore[arg-type] # None is how aiohttp turns it off
-        )
-        self._api = api
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Aiohttp's own errors: bytes that are not HTTP, or a bug on the way out."""
-        if isinstance(exc, ConnectionError):
-            raise exc  # the client left: nobody to answer, nothing to report
-        if status >= 500 and exc is not None:
-            response = self._api.problem(exc) if isinstance(exc, RegistryError) else self._api.bug(exc)
-        else:
-            response = self._api.problem(_unreadable(exc, message or "", self.max_line_size))
-        if request.writer.output_size > 0:
-            raise ConnectionError("the answer has begun; it can only be cut off")
-        assert isinstance(response.body, bytes)
-        answer = web.Response(status=response.status, headers=(*response.headers, _SERVER), body=response.body)
-        answer.force_close()
-        return answer
+def _peer(transport: asyncio.BaseTransport | None, hosts: frozenset[str] | None) -> Peer:
+    """Who is at the other end; `hosts`: what a TCP listener may be called, None for a Unix socket."""
+    if hosts is not None:
+        return Peer(kind=PeerKind.TCP, hosts=hosts)
+    sock = transport.get_extra_info("socket") if transport else None
+    return Peer(kind=PeerKind.UNIX, uid=peer_uid(sock) if sock is not None else None)

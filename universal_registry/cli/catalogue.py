@@ -52,4 +52,6 @@ def one_kind(word: str) -> dict[str, Any]:
 def _is_there(asked: Session) -> bool:
     from universal_registry.storage.home import is_initialised
 
-    return asked.daemon is not None or is_initialised(asked.places, files=asked.settings.database is None)
+    return asked.daemon is not None or is_initialised(
+        asked.places, asked.settings.key_file, files=asked.settings.database is None
+    )

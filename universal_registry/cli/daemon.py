@@ -16,7 +16,7 @@ def init() -> None:
 
     made = make(current_settings())
     for path in made.created:
-        write(f"created {path.relative_to(made.home)}")
+        write(f"created {path.relative_to(made.home) if path.is_relative_to(made.home) else path}")
     word = "new" if made.new else "there already"
     write(f"registry {made.incarnation} in {made.home}: {word}, revision {made.revision}")
     if made.served:

@@ -40,14 +40,14 @@ def check(output: str) -> None:
     Reads only. Names the first thing that does not fit, and exits with 1.
     """
     settings = current_settings()
-    found = asyncio.run(_check(settings, _progress()))
+    found = asyncio.run(_check(settings, progress()))
     if output == "json":
         write(json_text({"ok": True, "revision": found.revision, "lines": found.lines, "records": found.records}))
     else:
         write(f"sound: {found.lines} lines up to revision {found.revision}, {found.records} records")
 
 
-def _progress() -> Callable[[str], None]:
+def progress() -> Callable[[str], None]:
     """Tells how far it is, on a terminal: a large log takes a while."""
     import sys
 
@@ -106,7 +106,7 @@ def _initialised(settings: Settings) -> Places:
     from universal_registry.storage.home import is_initialised
 
     places = Places(settings.home)
-    if not is_initialised(places):
+    if not is_initialised(places, settings.key_file):
         raise NotFound(f"there is no registry in {places.home} yet", hint="make one with: ureg init")
     return places
 

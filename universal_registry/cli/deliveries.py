@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from universal_registry.cli.command import Command, Example, Group, namespace_option, output_option
-from universal_registry.cli.output import Column, Shape, emit
+from universal_registry.cli.command import Command, Example, Group, namespace_option, output_option, result_option
+from universal_registry.cli.dead_letters import redrive, skip
+from universal_registry.cli.output import Column, Shape, emit, json_text, tell, write
 from universal_registry.cli.session import note, session
 from universal_registry.cli.targets import short_target
 from universal_registry.client.http import quote
@@ -42,6 +43,10 @@ _ATTEMPTS = Shape(
 @click.group("delivery", cls=Group, examples=(Example("ureg delivery ls --target mine"),))
 def delivery() -> None:
     """Deliveries that are not done yet."""
+
+
+delivery.add_command(redrive)
+delivery.add_command(skip)
 
 
 @delivery.command(
@@ -82,3 +87,26 @@ def attempts(delivery_id: str, output: str) -> None:
     """What was tried for one delivery, and how it failed."""
     with session() as asked:
         emit(asked.read(f"/v1/-/deliveries/{quote(delivery_id)}/attempts")["items"], output, _ATTEMPTS)
+
+
+@delivery.command("why", cls=Command, examples=(Example("ureg delivery why dlv_0a1b2c"),))
+@click.argument("delivery_id", metavar="DELIVERY")
+@result_option()
+def why(delivery_id: str, output: str) -> None:
+    """Why a delivery is where it is: what scheduled it, what it waits for, the breaker, the last answer."""
+    with session() as asked:
+        found = asked.read(f"/v1/-/deliveries/{quote(delivery_id)}/why")
+    if output == "json":
+        write(json_text(found, indent=2))
+        return
+    tell(f"{found['delivery']} to {short_target(found['target'] or '?')}: {found['state']}")
+    tell(f"scheduled  {found['scheduled']}")
+    for number, reason in enumerate(found["why"]):
+        tell(f"{'why' if number == 0 else '':<10} {reason}")
+    if found["breaker"]:
+        says = f": {found['breaker']['says']}" if found["breaker"]["says"] else ""
+        tell(f"breaker    {found['breaker']['state']}, {found['breaker']['failures']} failures in a row{says}")
+    tell(f"attempts   {found['attempts']}" + (f", next at {found['next_at']}" if found["next_at"] else ""))
+    if last := found["last"]:
+        status = f" {last['status']}" if last["status"] else ""
+        tell(f"last       {last['at']}: {last['outcome']}{status}, {last['reason']}")

@@ -1,22 +1,46 @@
-"""`ureg unidirectional`, and the modes that are not built yet."""
+"""The seven ways to propagate, and `enable-stream`, which is not built yet."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
 
 from universal_registry.cli.command import Example, command, result_option
-from universal_registry.cli.output import json_text, write
-from universal_registry.cli.session import Session, note, session, warn
-from universal_registry.cli.targets import short_target
-from universal_registry.cli.waiting import await_session, seconds, verdict
-from universal_registry.client.http import quote
-from universal_registry.kernel.errors import NotFound, Refused, Unreachable, UsageError
+from universal_registry.cli.propagating import data_word, last_is_data, names_in, next_word, run_mode
+from universal_registry.cli.waiting import DEFAULT
+from universal_registry.kernel.errors import Refused
 
-BUILT = "built: unidirectional"
-_DEFAULT_WAIT = "30s"
-_NO_DAEMON = "no daemon runs: nothing more is delivered until you run: ureg up"
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def _options(*options: Decorator) -> Decorator:
+    """Options in the order in which help shows them."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+_SOURCE = click.option("--source", metavar="SOURCE", help="[KIND/]NAME, or a selector such as kind=alias.")
+_TARGET = click.option("--target", metavar="TARGET", help="The name of a target, or a URL.")
+_TARGETS = click.option("--targets", multiple=True, metavar="A,B", help="Names of targets, or URLs; may be repeated.")
+_ONE_SHOT = (
+    click.option("--data", metavar="DATA", help="An event to send once: JSON, text, @FILE or -."),
+    click.option("--once", is_flag=True, help="Send the state as it is now, and nothing later."),
+    click.option("--deadline", metavar="TIME", help="Of what is sent once: cancel what has not arrived by then."),
+)
+_STRICT = click.option("--strict", is_flag=True, help="Fail when the source does not exist or a target has no address.")
+_OUTCOME = (
+    click.option("--wait", "wait", metavar="[=any][=TIME]", help="Wait until all (any) have it, for 30s or TIME."),
+    click.option("--no-wait", is_flag=True, help="Without a daemon: store it, try nothing, exit 7."),
+    click.option("--dry-run", is_flag=True, help="Say what it would do, and store nothing."),
+    result_option(),
+)
 
 
 @command(
@@ -26,172 +50,167 @@ _NO_DAEMON = "no daemon runs: nothing more is delivered until you run: ureg up"
     Example("ureg unidirectional --source kind=alias --target mine --once", "the state now, once"),
     Example('ureg unidirectional --source deploy --target mine --data \'{"version": "1.2"}\'', "one event"),
     Example("ureg unidirectional myservice mine @event.json", "the same without flags"),
-    valued={"--wait": _DEFAULT_WAIT},
+    valued={"--wait": DEFAULT},
 )
-@click.argument("words", nargs=-1, metavar="[SOURCE TARGET [DATA]]")
-@click.option("--source", metavar="SOURCE", help="[KIND/]NAME, or a selector such as kind=alias.")
-@click.option("--target", metavar="TARGET", help="The name of a target, or a URL.")
-@click.option("--data", metavar="DATA", help="An event to send once: JSON, text, @FILE or -.")
-@click.option("--once", is_flag=True, help="Send the state as it is now, and nothing later.")
-@click.option("--strict", is_flag=True, help="Fail when the source does not exist or the target has no address.")
-@click.option("--wait", "wait", metavar="[=TIME]", help="Wait until it has arrived, for 30s or TIME.")
-@click.option("--no-wait", is_flag=True, help="Without a daemon: store it, try nothing, exit 7.")
-@click.option("--dry-run", is_flag=True, help="Say what it would do.")
-@result_option()
-def unidirectional(
-    words: tuple[str, ...],
-    source: str | None,
-    target: str | None,
-    data: str | None,
-    once: bool,
-    strict: bool,
-    wait: str | None,
-    no_wait: bool,
-    dry_run: bool,
-    output: str,
-) -> None:
+@click.argument("words", nargs=-1, metavar="[SOURCE TARGET [DATA [PROTOCOL]]]")
+@_options(_SOURCE, _TARGET, *_ONE_SHOT, _STRICT, *_OUTCOME)
+def unidirectional(words: tuple[str, ...], source: str | None, target: str | None, **more: Any) -> None:
     """Send a source to one target.
 
     Without data: the state of the source now, and each later change of it, for good; the same again changes nothing.
     With data: that, once. A target without an address, or a source that does not exist yet, is waited for.
     """
-    source, target, data = _named(words, source, target, data)
-    limit = seconds(wait) if wait is not None else None
-    if limit is not None and no_wait:
-        raise UsageError("--wait and --no-wait are both given")
-    payload = _payload(data)
-    body = {"source": source, "target": target, "data": payload, "once": once, "strict": strict}
-    with session(drive=not no_wait) as asked:
-        if dry_run:
-            _foretell(asked, source, target, payload, once=once)
-            return
-        answer = asked.write("/v1/-/propagate", body)
-        for text in answer["notes"]:
-            note(text)
-        warn(answer["warnings"])
-        found = _follow(asked, answer, limit)
-    _tell(answer, found, output)
-    _conclude(found, limit, offline=asked.daemon is None, no_wait=no_wait)
-
-
-def _named(
-    words: tuple[str, ...], source: str | None, target: str | None, data: str | None
-) -> tuple[str, str, str | None]:
-    """Flags, or words in their order, which fill what no flag gives."""
     left = list(words)
-    source = source if source is not None else left.pop(0) if left else None
-    target = target if target is not None else left.pop(0) if left else None
-    data = data if data is not None else left.pop(0) if left else None
-    if left:
-        raise UsageError(f"{left[0]!r:.60} is one word too many", hint="SOURCE TARGET [DATA]")
-    if source is None or target is None:
-        raise UsageError(f"no {'source' if source is None else 'target'} is given", hint="--source NAME --target NAME")
-    return source, target, data
+    source = next_word(source, left, "source", "--source NAME --target NAME")
+    target = next_word(target, left, "target", "--source NAME --target NAME")
+    run_mode("unidirectional", source, [target], data_word(left, more), more)
 
 
-def _payload(word: str | None) -> Any:
-    """JSON as the value it is, other text as a string; empty and unset mean that there is no data."""
-    from universal_registry.kernel.errors import Malformed
-    from universal_registry.kernel.loader import load_json
+@command(
+    "bidirectional",
+    Example("ureg bidirectional --source service1 --target service2"),
+    Example("ureg bidirectional service1 service2", "the same without flags"),
+)
+@click.argument("words", nargs=-1, metavar="[SOURCE PEER [DATA [PROTOCOL]]]")
+@_options(
+    _SOURCE,
+    click.option("--target", metavar="PEER", help="The name of another registry that is linked to this one."),
+    click.option("--data", metavar="DATA", help="Refused for now: what comes back could not be taken in."),
+    _STRICT,
+    *_OUTCOME[2:],
+)
+def bidirectional(words: tuple[str, ...], source: str | None, target: str | None, **more: Any) -> None:
+    """Keep a source the same here and at another registry.
 
-    if word is None:
-        return None
-    from universal_registry.cli.reading import value_text
-
-    text = value_text(word)
-    if not text.strip():
-        return None
-    try:
-        return load_json(text)
-    except Malformed as error:
-        if text.lstrip()[:1] in ("{", "["):
-            note(f"warning: the data is sent as a text: {error.message}")
-        return text
-
-
-def _follow(asked: Session, answer: dict[str, Any], limit: float | None) -> dict[str, Any]:
-    """How far the session is: after waiting, or at once."""
-    if limit is not None:
-        return await_session(asked, str(answer["session"]), limit, note)
-    found: dict[str, Any] = asked.read(f"/v1/-/sessions/{quote(answer['session'])}")
-    return found
+    Stored as a session, which waits: registries cannot be linked yet, and nothing is exchanged until they can. What
+    cannot write back, as a webhook, is refused.
+    """
+    left = list(words)
+    source = next_word(source, left, "source", "--source NAME --target PEER")
+    target = next_word(target, left, "target", "--source NAME --target PEER")
+    run_mode("bidirectional", source, [target], data_word(left, more), more)
 
 
-def _tell(answer: dict[str, Any], found: dict[str, Any], output: str) -> None:
-    if output == "json":
-        write(json_text({**answer, "state": found["state"], "progress": found["targets"]}, indent=2))
-        return
-    from universal_registry.cli.grid import escaped
+@command(
+    "multicast",
+    Example('ureg multicast --source hub --targets "s1,s2,s3"', "now, and after each change"),
+    Example('ureg multicast --source hub --targets "s1,s2" --data @event.json --wait=any'),
+    Example("ureg multicast hub s1 s2 '{\"n\": 1}'", "without flags: the last word is the data"),
+    valued={"--wait": DEFAULT},
+)
+@click.argument("words", nargs=-1, metavar="[SOURCE TARGET... DATA]")
+@_options(_SOURCE, _TARGETS, *_ONE_SHOT, _STRICT, *_OUTCOME)
+def multicast(words: tuple[str, ...], source: str | None, targets: tuple[str, ...], **more: Any) -> None:
+    """Send a source to some targets.
 
-    names = ", ".join(short_target(address) for address in answer["targets"])
-    lasting = " and each later change" if answer["standing"] else " once"
-    write(f"session {answer['session']} {found['state']}: {escaped(names)} gets {escaped(answer['source'])}{lasting}")
-    if "secret" in answer:
-        write(f"secret {answer['secret']}")
-        note("the receiver checks signatures with this secret; it is not shown again")
-
-
-def _conclude(found: dict[str, Any], limit: float | None, *, offline: bool, no_wait: bool) -> None:
-    """Raise what the exit code is to tell."""
-    if limit is not None:
-        failed = verdict(found, limit)
-        if failed is not None:
-            raise failed
-        return
-    if offline and found["state"] not in ("in_sync", "succeeded"):
-        if no_wait:
-            raise Unreachable("it is stored, but no daemon runs to deliver it", hint="ureg up")
-        note(_NO_DAEMON)
+    Each is independent of the others. One that is named twice is one, and the source itself is left out; both are said.
+    """
+    left = list(words)
+    source = next_word(source, left, "source", "--source NAME")
+    named = names_in(targets)
+    data = more["data"]
+    if left and data is None:
+        data = last_is_data(left)
+    run_mode("multicast", source, [*named, *left], data, more)
 
 
-def _foretell(asked: Session, source: str, target: str, payload: Any, *, once: bool) -> None:
-    """`--dry-run`: what both words mean now. Raises UsageError for a name that may mean several records."""
-    what = _source_text(asked, source)
-    sent = "one event of" if payload is not None else "the state of" if once else "the state and each later change of"
-    write(f"would send {sent} {what} to {_target_text(asked, target)}")
+@command(
+    "broadcast",
+    Example('ureg broadcast --source publisher --exclude "internal"', "to all targets there are now but some"),
+    Example("ureg broadcast --source kind=alias --follow", "and to those that are added later"),
+    Example("ureg broadcast publisher '{\"n\": 1}'", "one event, without flags"),
+    valued={"--wait": DEFAULT},
+)
+@click.argument("words", nargs=-1, metavar="[SOURCE [DATA [PROTOCOL]]]")
+@_options(
+    _SOURCE,
+    click.option("--exclude", multiple=True, metavar="A,B", help="Names, globs, namespaces, environments or labels."),
+    click.option("--follow", is_flag=True, help="Also to targets that are added later, from then on."),
+    *_ONE_SHOT,
+    _STRICT,
+    *_OUTCOME,
+)
+def broadcast(words: tuple[str, ...], source: str | None, exclude: tuple[str, ...], **more: Any) -> None:
+    """Send a source to all targets but some.
+
+    To those that there are when it is run, and with --follow to those that come later. Run again, it takes in what has
+    come since, and leaves out what --exclude says then.
+    """
+    left = list(words)
+    source = next_word(source, left, "source", "--source NAME")
+    run_mode("broadcast", source, [], data_word(left, more), {**more, "exclude": names_in(exclude)})
 
 
-def _source_text(asked: Session, source: str) -> str:
-    from universal_registry.cli.grid import escaped
-    from universal_registry.cli.records import key_text
+@command(
+    "fanout",
+    Example('ureg fanout --source hub --targets "s1,s2,s3"'),
+    Example("ureg fanout hub s1 s2 s3", "the same without flags"),
+    valued={"--wait": DEFAULT},
+)
+@click.argument("words", nargs=-1, metavar="[SOURCE TARGET...]")
+@_options(_SOURCE, _TARGETS, *_ONE_SHOT, _STRICT, *_OUTCOME)
+def fanout(words: tuple[str, ...], source: str | None, targets: tuple[str, ...], **more: Any) -> None:
+    """Send a source to many targets side by side.
 
-    if "=" in source:
-        count = sum(1 for _ in asked.items("/v1/-/records", {"select": source}))
-        return f"{count} records ({escaped(source)})"
-    found = asked.read("/v1/-/find", name=source)["items"]
-    if len(found) > 1:
-        keys = ", ".join(key_text(item) for item in found[:10])
-        raise UsageError(f"{source!r:.80} may mean {len(found)} records: {keys}", hint="say which: kind/name")
-    return escaped(key_text(found[0])) if found else f"{escaped(source)} (does not exist yet)"
-
-
-def _target_text(asked: Session, target: str) -> str:
-    from universal_registry.cli.grid import escaped
-
-    if target.lower().startswith(("http://", "https://")):
-        return escaped(target)
-    name = short_target(target)
-    try:
-        known = asked.read(f"/v1/-/targets/system/{quote(name)}")
-    except NotFound:
-        return f"{escaped(name)} (unknown: it would be held until: ureg target add NAME URL)"
-    return f"{escaped(name)} ({known['url'] or 'no address'}, {known['state']})"
+    As multicast; the words are all targets, and a dead one never delays another.
+    """
+    left = list(words)
+    source = next_word(source, left, "source", "--source NAME")
+    run_mode("fanout", source, [*names_in(targets), *left], more["data"], more)
 
 
-def _unbuilt(name: str) -> Any:
-    @command(
-        name,
-        Example("ureg unidirectional --source myservice --target remote.service", "what is built"),
-        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-        help=f"{name} is not built yet; {BUILT}.",
-    )
-    def refuse() -> None:
-        raise Refused(f"{name} is not built yet", hint=BUILT)
+@command(
+    "chain",
+    Example('ureg chain --source release --targets "staging,canary,production"', "each after the one before it has it"),
+    Example("ureg chain release staging production --on-failure skip", "a hop that is given up does not stop it"),
+    valued={"--wait": DEFAULT},
+)
+@click.argument("words", nargs=-1, metavar="[SOURCE TARGET...]")
+@_options(
+    _SOURCE,
+    _TARGETS,
+    click.option("--on-failure", type=click.Choice(("stop", "skip")), help="When a hop is given up: stop if absent."),
+    *_ONE_SHOT,
+    _STRICT,
+    *_OUTCOME,
+)
+def chain(words: tuple[str, ...], source: str | None, targets: tuple[str, ...], **more: Any) -> None:
+    """Send a source to targets one after the other.
 
-    return refuse
+    Each change goes to a target once the one before it has that change. A hop that is given up stops that change there,
+    until `ureg delivery redrive` tries it again; or it is skipped.
+    """
+    left = list(words)
+    source = next_word(source, left, "source", "--source NAME")
+    run_mode("chain", source, [*names_in(targets), *left], more["data"], more)
 
 
-bidirectional = _unbuilt("bidirectional")
-multicast = _unbuilt("multicast")
-broadcast = _unbuilt("broadcast")
-enable_stream = _unbuilt("enable-stream")
+@command(
+    "mesh",
+    Example("ureg mesh north south east", "all there is, the same in each"),
+    Example('ureg mesh --source kind=alias --targets "north,south"'),
+)
+@click.argument("words", nargs=-1, metavar="[PEER...]")
+@_options(
+    click.option("--source", metavar="SOURCE", help="[KIND/]NAME or a selector; all records if absent."),
+    click.option("--targets", multiple=True, metavar="A,B", help="Names of linked registries; may be repeated."),
+    _STRICT,
+    *_OUTCOME[2:],
+)
+def mesh(words: tuple[str, ...], source: str | None, targets: tuple[str, ...], **more: Any) -> None:
+    """Keep records the same here and at up to 16 other registries, each with each.
+
+    Stored as a session, which waits: registries cannot be linked yet, and nothing is exchanged until they can.
+    """
+    run_mode("mesh", source, [*names_in(targets), *words], None, more)
+
+
+@command(
+    "enable-stream",
+    Example("ureg unidirectional --source myservice --target remote.service", "what is built"),
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    help="enable-stream is not built yet.",
+)
+def enable_stream() -> None:
+    """Refuse, and say what there is instead."""
+    raise Refused("enable-stream is not built yet", hint="`ureg listen` receives events; GET /v1/changes is a feed")

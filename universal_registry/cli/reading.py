@@ -76,3 +76,11 @@ def json_of(word: str, what: str) -> Any:
         return load_json(value_text(word))
     except (Malformed, TooLarge) as error:
         raise type(error)(f"{what}: {error.message}", hint=error.hint) from None
+
+
+def secret_text(word: str, what: str) -> str:
+    """A secret, best given as @FILE or `-`. Raises UsageError when it is empty."""
+    text = value_text(word).strip()
+    if not text:
+        raise UsageError(f"the {what} is empty", hint=f"give it as @FILE, or as - on standard input: --{what} -")
+    return text

@@ -12,7 +12,7 @@ from universal_registry.cli.output import Column, Shape, emit
 from universal_registry.cli.session import session
 from universal_registry.cli.targets import short_target
 
-_MARKS = {"arrived": "●", "waiting": "◐", "held": "○", "dead": "✕", "not-routed": "·"}
+_MARKS = {"arrived": "●", "waiting": "◐", "held": "○", "dead": "✕", "cancelled": "✕", "not-routed": "·"}
 _SHAPE = Shape(
     "targets: ureg target add NAME URL --select SELECTOR",
     (

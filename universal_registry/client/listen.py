@@ -11,18 +11,20 @@ import errno
 import hashlib
 import socket
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
 
+from universal_registry.client.receiver import Message, challenge_in, read_message
 from universal_registry.client.wire import split_address
 from universal_registry.kernel.errors import Conflict, Malformed, TooLarge, UsageError, VerifyError
-from universal_registry.kernel.loader import load_json
 from universal_registry.kernel.world import World
-from universal_registry.security.signing import ID_HEADER, ReplayGuard, parse_secret, verify
+from universal_registry.security.ed25519 import PUBLIC_PREFIX, parse_public_key
+from universal_registry.security.signing import ID_HEADER, ReplayGuard, Verified, parse_secret, verify
+from universal_registry.security.wire import parse_wire_key
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -84,23 +86,28 @@ def flaky(share: float, status: int = 500) -> Behaviour:
 
 
 class Receiver:
-    """Takes events on one address. `secret` (`whsec_...`): refuse what is not signed with it.
+    """Takes events on one address. `secrets` (`whsec_...`, `whpk_...`): refuse what is signed with none of them.
 
-    `on_event` is called once for each POST, whatever became of it; if it raises, the sender is answered 500 and will
-    repeat, and `wait` raises the same. Raises Invalid for a secret that is none, without showing it.
+    `seal_keys` (`sealkey_...`): open what is sealed; what does not open is refused. `on_event` is called once for each
+    POST, whatever became of it; if it raises, the sender is answered 500 and will repeat, and `wait` raises the same.
+    Raises Invalid for a key that is none, without showing it.
     """
 
     def __init__(
         self,
         *,
         world: World,
-        secret: str | None = None,
+        secrets: Sequence[str] = (),
+        seal_keys: Sequence[str] = (),
         on_event: Callable[[Heard], None] | None = None,
         behaviour: Behaviour | None = None,
     ) -> None:
         self.behaviour = behaviour
         self._world = world
-        self._secrets = [] if secret is None else [parse_secret(secret)]
+        public = [each for each in secrets if each.startswith(PUBLIC_PREFIX)]
+        self._public_keys = [parse_public_key(each) for each in public]
+        self._secrets = [parse_secret(each) for each in secrets if each not in public]
+        self._seal_keys = [parse_wire_key(each) for each in seal_keys]
         self._on_event = on_event
         self._seen = ReplayGuard(MOST_IDS, REMEMBERED.total_seconds())
         self._attempts: OrderedDict[str, int] = OrderedDict()
@@ -178,6 +185,9 @@ class Receiver:
             if self._over is not None and not self._over.done():
                 self._over.set_exception(error)
             return web.Response(status=500, text="the event could not be handled\n")
+        challenge = challenge_in(heard.type, heard.data)
+        if challenge is not None and status < 300:
+            return web.json_response({"challenge": challenge})
         return web.Response(status=status, text=f"{heard.reason}\n" if heard.reason else None)
 
     def _take(self, headers: Mapping[str, str], body: bytes) -> tuple[Heard, int]:
@@ -185,12 +195,13 @@ class Receiver:
         now = self._world.now()
         msg_id = headers.get(ID_HEADER, "")[:256].encode("utf-8", "replace").decode()  # any bytes may be in a header
         verified: bool | None = None
-        if self._secrets:
-            try:
-                verified = bool(verify(headers, body, self._secrets, now))
-            except VerifyError as error:
-                return Heard(state=State.REFUSED, id=msg_id, verified=False, reason=error.message), error.status
-        heard = msgspec.structs.replace(_event(body), id=msg_id, verified=verified)
+        try:
+            if self._secrets or self._public_keys:
+                verified = bool(verify(headers, body, self._secrets, now, public_keys=self._public_keys))
+            heard = _heard(self._read(headers, body, msg_id), verified)
+        except VerifyError as error:
+            refused = None if verified is None and not self._secrets and not self._public_keys else bool(verified)
+            return Heard(state=State.REFUSED, id=msg_id, verified=refused, reason=error.message), error.status
         status = self.behaviour(msg_id, self._attempt(msg_id)) if self.behaviour is not None else None
         if status is not None:
             return msgspec.structs.replace(heard, state=State.FAILED, reason=f"turned away with {status}"), status
@@ -198,6 +209,9 @@ class Receiver:
             return msgspec.structs.replace(heard, state=State.REPEATED), 204
         late = bool(heard.sequence) and heard.sequence < self._latest.get(heard.subject, "")
         return msgspec.structs.replace(heard, late=late), 204
+
+    def _read(self, headers: Mapping[str, str], body: bytes, msg_id: str) -> Message:
+        return read_message(headers, body, self._seal_keys, Verified(msg_id, 0))
 
     def _attempt(self, msg_id: str) -> int:
         attempt = self._attempts.pop(msg_id, 0) + 1
@@ -244,20 +258,16 @@ async def _body(request: web.BaseRequest) -> bytes:
     return b"".join(pieces)
 
 
-def _event(body: bytes) -> Heard:
-    """The CloudEvent of a body; of any other body, an event without a type."""
-    try:
-        event = load_json(body)
-    except (Malformed, TooLarge):
-        return Heard(state=State.RECEIVED)
-    if not isinstance(event, dict):
-        return Heard(state=State.RECEIVED, data=event)
-    kind, subject, sequence = (_text(event.get(name)) for name in ("type", "subject", "sequence"))
-    return Heard(state=State.RECEIVED, type=kind, subject=subject, sequence=sequence, data=event.get("data"))
-
-
-def _text(value: object) -> str:
-    return value[:1024] if isinstance(value, str) else ""
+def _heard(message: Message, verified: bool | None) -> Heard:
+    return Heard(
+        state=State.RECEIVED,
+        id=message.id,
+        type=message.type[:1024],
+        subject=message.subject[:1024],
+        sequence=message.sequence[:1024],
+        verified=verified,
+        data=message.data,
+    )
 
 
 # --- where it listens, and what it prints ---------------------------------------------------------------------------

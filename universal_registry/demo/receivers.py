@@ -28,7 +28,7 @@ class Inbox:
         self._world = world
         self._behaviour = flaky(flaky_share) if flaky_share else None
         self._receiver: Receiver | None = None
-        self._secret: str | None = None
+        self._secrets: list[str] = []
 
     @property
     def url(self) -> str:
@@ -42,12 +42,12 @@ class Inbox:
 
     def trust(self, secret: str) -> None:
         """From now on take only what is signed with this secret. Takes effect at the next start."""
-        self._secret = secret
+        self._secrets = [secret]
 
     async def start(self) -> None:
         """Listen; the second time on the same port."""
         self._receiver = Receiver(
-            world=self._world, secret=self._secret, on_event=self._heard, behaviour=self._behaviour
+            world=self._world, secrets=self._secrets, on_event=self._heard, behaviour=self._behaviour
         )
         _, self.port = await self._receiver.start(HOST, self.port)
 

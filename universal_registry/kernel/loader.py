@@ -1,11 +1,12 @@
 """The one strict loader: every JSON or YAML text that enters the product passes here.
 
 Accepted is what means the same to everyone: UTF-8 without a byte order mark, no key twice in one object, no NaN or
-Infinity, no lone surrogate, no NUL, no integer that a double cannot hold. Depth is bounded before anything is parsed.
+Infinity, no lone surrogate, no NUL, no integer that a double cannot hold, no depth beyond the limit.
 
-JSON is read twice at most. The fast reading (orjson) is kept only when cheap counts prove that it met none of the
-forbidden things; every doubt and every error goes to the exact reading (stdlib json with hooks), which finds the cause
-and names it. So the exact reading alone decides what is refused.
+JSON is read twice at most. The fast reading (orjson, which itself descends no further than 1,024 levels) is kept only
+when cheap counts prove that it met none of the forbidden things; every doubt and every error goes to the exact reading
+(stdlib json with hooks, the depth bounded before it begins), which finds the cause and names it. So the exact reading
+alone decides what is refused.
 """
 
 from __future__ import annotations
@@ -91,44 +92,46 @@ def load_yaml(text: bytes | str, *, limits: Limits = DEFAULT_LIMITS) -> list[Any
 
 
 def _load(raw: bytes, limits: Limits, line: int) -> Any:
-    if raw.count(b"{") + raw.count(b"[") > limits.depth:
-        _check_depth(raw, limits)
-    # A text shorter than the longest string needs no look at its strings' lengths; orjson itself refuses bad UTF-8,
-    # lone surrogates, NaN, infinities and raw control characters.
-    if len(raw) <= limits.string and b"\\u0000" not in raw:
+    # orjson itself refuses bad UTF-8, lone surrogates, NaN, infinities and raw control characters.
+    if b"\\" not in raw or b"\\u0000" not in raw:
         try:
             value = orjson.loads(raw)
         except orjson.JSONDecodeError:
             return _load_exactly(raw, limits, line)
         # Each key of the text ends with a quote and a colon, so more ends than keys means that a key was there twice,
         # or that a string looks like one. Fewer is impossible.
-        keys = _census(value)
+        keys = _census(value, limits, len(raw) > limits.string)
         if keys == len(_KEY_ENDS.findall(raw)) and keys <= limits.keys:
             return value
     return _load_exactly(raw, limits, line)
 
 
-def _census(value: Any) -> int:
-    """How many keys a value has; -1 when a number is in it that may have been rounded."""
-    if type(value) is not dict:
-        value = [value]
-        keys = 0
-        todo = value
-    else:
-        keys = len(value)
-        todo = list(value.values())
-    for item in todo:  # grows while it is walked
-        kind = type(item)
-        if kind is str:
-            continue
-        if kind is dict:
-            keys += len(item)
-            todo.extend(item.values())
-        elif kind is list:
-            todo.extend(item)
-        elif (kind is int or kind is float) and not -SAFE_INTEGER <= item <= SAFE_INTEGER:
-            return -1
-    return keys
+def _census(value: Any, limits: Limits, long: bool) -> int:
+    """How many keys a value has; -1 when it may be too deep, or a number in it may have been rounded, or (looked for
+    only in a `long` text) a string in it may be too long."""
+    keys = 0
+    most = limits.string // 4 if long else limits.body  # a character is at most four bytes
+    level = [value]
+    for _ in range(limits.depth):
+        below: list[Any] = []
+        for item in level:
+            kind = type(item)
+            if kind is str:
+                if len(item) > most:
+                    return -1
+            elif kind is dict:
+                keys += len(item)
+                below.extend(item.values())
+                if long and any(len(key) > most for key in item):
+                    return -1
+            elif kind is list:
+                below.extend(item)
+            elif (kind is int or kind is float) and not -SAFE_INTEGER <= item <= SAFE_INTEGER:
+                return -1
+        if not below:
+            return keys
+        level = below
+    return -1
 
 
 def _check_depth(raw: bytes, limits: Limits) -> None:
@@ -145,6 +148,8 @@ def _check_depth(raw: bytes, limits: Limits) -> None:
 
 
 def _load_exactly(raw: bytes, limits: Limits, line: int) -> Any:
+    if raw.count(b"{") + raw.count(b"[") > limits.depth:
+        _check_depth(raw, limits)
     text = decode(raw, line)
     if not text.strip(" \t\r\n"):
         raise Malformed("the text is empty", hint="send a JSON value, such as {}")

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 
-def _setting(default: object, doc: str, *, low: float | None = None, high: float | None = None) -> Any:
-    return field(default=default, metadata={"doc": doc, "low": low, "high": high})
+def _setting(
+    default: object, doc: str, *, low: float | None = None, high: float | None = None, words: tuple[str, ...] = ()
+) -> Any:
+    return field(default=default, metadata={"doc": doc, "low": low, "high": high, "words": words})
 
 
 SLOW_PHASE = tuple(
@@ -36,15 +38,63 @@ class RetrySettings:
     )
     jitter_enabled: bool = _setting(True, "Lengthen each wait by a random share; off: exact waits.")
     jitter_factor: float = _setting(0.1, "The largest share by which a wait is lengthened.", low=0, high=1)
+    jitter: str = _setting(
+        "additive",
+        "additive: a wait is lengthened by a random share; full: a wait of the fast phase is any part of itself.",
+        words=("additive", "full"),
+    )
     slow_phase: bool = _setting(True, "After the fast phase go on for about 75 hours; off: a dead letter at once.")
+    max_age_seconds: float = _setting(
+        604800.0, "A delivery past its fast phase is given up at this age.", low=1, high=315360000
+    )
+    budget: float = _setting(
+        10.0,
+        "Failed retries that a target may cost in a row; a success gives back 0.1.",
+        low=1,
+        high=1000000,
+    )
+    budget_refill_seconds: float = _setting(
+        10.0, "With nothing left of the budget, a target still gets one retry in this time.", low=0.001, high=86400
+    )
     circuit_breaker_enabled: bool = _setting(True, "Rest a target after repeated failures.")
     circuit_breaker_threshold: int = _setting(5, "Consecutive failures that open the breaker.", low=1, high=10000)
     circuit_breaker_timeout_seconds: float = _setting(
-        60.0, "The first open time; it doubles with each failed probe, to 15 times.", low=0.001, high=86400
+        60.0, "The first open time; it doubles with each failed probe, up to 15 minutes.", low=0.001, high=86400
+    )
+    auto_disable_days: float = _setting(
+        5.0, "Days without a success after which a target may be disabled; 0: never.", low=0, high=3650
+    )
+    auto_disable_dead: int = _setting(
+        20, "Deliveries given up since the last success, without which no target is disabled.", low=1, high=1000000
     )
     timeout_seconds: float = _setting(
         30.0, "Deadline of one attempt, connecting and answer included.", low=0.01, high=3600
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncryptionSettings:
+    """What is sealed where, with which key, and how long a key is used. At rest, secrets and payloads always are."""
+
+    enabled: bool = _setting(True, "Seal what is sent; off: nothing is sealed on the wire, all stays sealed at rest.")
+    algorithm: str = _setting("Fernet", "How values are sealed at rest. There is one: Fernet.")
+    key_rotation_interval_days: int = _setting(90, "Days after which the key is replaced.", low=1, high=36500)
+    rotation_enabled: bool = _setting(True, "Replace the key by itself when it is that old; off: only warn.")
+    encrypt_payloads: bool = _setting(True, "As `enabled`, for the bodies of deliveries.")
+    encrypt_logs: bool = _setting(
+        False,
+        "Seal the fields of each log line; `ureg key open` shows them. Time, level, event and part stay readable.",
+    )
+    encrypt_metrics: bool = _setting(False, "Show digests instead of the names of targets in the labels of /metrics.")
+    key_path: str = _setting("config/encryption.key", "The key file, from the home if relative.")
+    key_file: str = _setting(
+        "", "Read the key from this file instead, and never write it: a mounted secret or a credential."
+    )
+
+    @property
+    def seal_wire(self) -> bool:
+        """Whether deliveries may be sealed at all; a target's own word decides beyond that."""
+        return self.enabled and self.encrypt_payloads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +130,13 @@ class Settings:
         10.0, "Seconds that a stopping daemon gives to deliveries under way.", low=0, high=3600
     )
     retry: RetrySettings = field(default_factory=RetrySettings)
+    encryption: EncryptionSettings = field(default_factory=EncryptionSettings)
     database: PostgresSettings | None = None  # None: SQLite, in the home
+
+    @property
+    def key_file(self) -> Path:
+        """Where the key that seals is read from."""
+        return self.home / (self.encryption.key_file or self.encryption.key_path)
 
 
 class Places(NamedTuple):

@@ -17,7 +17,7 @@ class Op(StrEnum):
     EVENT = "event"
 
 
-class Change(msgspec.Struct, frozen=True, kw_only=True):
+class Change(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A line as it is stored. Lines are ordered by (revision, seq); `seq` counts from 0 inside a revision.
 
     `body`: canonical JSON. PUT: the record document after the change, secrets sealed. DELETE: the document as it last

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -13,6 +13,25 @@ from universal_registry.log.cursor import Head
 
 OK = "ok"
 FAILING = "failing"
+HOPELESS = 150.0
+"""Seconds of silence after which a worker is not coming back by itself: longer than any deadline of ours, and than its
+supervisor takes to start it again. Only a restart of the process helps."""
+
+
+class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker as health shows it. `silent`: seconds since it last showed that it is at work."""
+
+    name: str
+    running: bool
+    stuck: bool
+    deaths: int
+    silent: float
+    last_error: str
+
+    @property
+    def word(self) -> str:
+        """Its state in a word."""
+        return "stuck" if self.stuck else "running" if self.running else "restarting"
 
 
 class HealthSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +55,8 @@ class Health:
     """Looks when it is asked: nothing is cached, so an answer is never older than the question.
 
     `head`: a real read of the database. `troubles`: each says in one line what keeps the database from being used, or
-    nothing. `unready`: why the daemon does not do its whole work yet (migration, workers), or nothing.
+    nothing. `unready`: why the daemon does not do its whole work yet (migration, workers), or nothing. `workers`: those
+    of the daemon.
     """
 
     def __init__(
@@ -46,15 +66,19 @@ class Health:
         troubles: tuple[Callable[[], str], ...],
         unready: Callable[[], str],
         world: World,
+        workers: Callable[[], Sequence[WorkerState]] = tuple,
     ) -> None:
         self._head = head
         self._troubles = troubles
         self._unready = unready
+        self.workers = workers
         self._world = world
 
     def live(self) -> HealthSnapshot:
-        """The process answers, therefore it lives."""
-        return self._snapshot()
+        """The process answers, therefore it lives; unless a worker of it is beyond help. The database is not asked:
+        whether that is there, a restart does not change."""
+        lost = [each for each in self.workers() if each.stuck and each.silent > HOPELESS]
+        return self._snapshot(f"the {lost[0].name} worker has not moved for {lost[0].silent:.0f} s" if lost else "")
 
     async def db(self) -> HealthSnapshot:
         """Whether the database can be read and written now."""

@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -98,6 +98,7 @@ class JsonFormatter(logging.Formatter):
     def __init__(self, redactor: Redactor) -> None:
         super().__init__()
         self._redactor = redactor
+        self.seal: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -114,7 +115,8 @@ class JsonFormatter(logging.Formatter):
         if failure is not None:
             line |= _failure(failure)
         text = _dumped(line)
-        return self._redactor.clean(text if text.isascii() and "\x7f" not in text else text.translate(_STEERING))
+        text = self._redactor.clean(text if text.isascii() and "\x7f" not in text else text.translate(_STEERING))
+        return text if self.seal is None else _dumped(self.seal(orjson.loads(text)))
 
 
 class LineFile(logging.Handler):
@@ -204,9 +206,10 @@ class Logging:
         if stderr:
             handlers.append(StandardError())
         self._handlers = handlers
+        self._formatters = [JsonFormatter(self.redactor) for _ in handlers]
         root = logging.getLogger()
-        for handler in handlers:
-            handler.setFormatter(JsonFormatter(self.redactor))
+        for handler, formatter in zip(handlers, self._formatters, strict=True):
+            handler.setFormatter(formatter)
             root.addHandler(handler)
         root.setLevel(logging.WARNING)
         self.level(level)
@@ -214,6 +217,11 @@ class Logging:
     def level(self, level: str) -> None:
         """From now on, lines of this level and above."""
         logging.getLogger(ROOT).setLevel(_LEVELS[level])
+
+    def seal_with(self, seal: Callable[[dict[str, Any]], dict[str, Any]] | None) -> None:
+        """From now on, lines as `seal` makes them; None: in clear."""
+        for formatter in self._formatters:
+            formatter.seal = seal
 
     def reopen(self) -> None:
         """After a rotation. Raises ReadOnlyStore, and then goes on in the old file."""

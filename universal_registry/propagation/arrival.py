@@ -23,8 +23,9 @@ _HISTORY = 50
 async def arrivals(
     service: RegistryService, queries: LaneQueries, inventory: Inventory, record: Record
 ) -> list[dict[str, Any]]:
-    """One entry per target, in order of address: `target`, `state` (arrived | waiting | held | dead | not-routed),
-    `wanted_revision`, `arrived_revision` (the newest known to have come, or None), `reason`, `next_at`, `route`."""
+    """One entry per target, in order of address: `target`, `state` (arrived | waiting | held | dead | cancelled |
+    not-routed), `wanted_revision`, `arrived_revision` (the newest known to have come, or None), `reason`, `next_at`,
+    `route`."""
     chosen: dict[str, Route] = {}
     for route in inventory.table.candidates(record.kind, record.name):
         if route.selector.matches(record):
@@ -75,7 +76,7 @@ class _Reader:
         idle = "held" if held else "waiting"
         if lane is None:
             return _entry(address, idle, record, reason=held or "not planned yet")
-        states = (*LIVE_STATES, DeliveryState.DEAD)
+        states = (*LIVE_STATES, DeliveryState.DEAD, DeliveryState.CANCELLED)
         rows = await self._queries.deliveries(lane_id=lane.lane_id, key=record.key, states=states)
         passed = self._passed(lane, route, begins)
         came = self._newest_arrived(passed, route, {row.revision for row in rows})
@@ -83,11 +84,11 @@ class _Reader:
         live = [row for row in newest if row.state in LIVE_STATES]
         if live:
             reason = held or live[0].reason or "on its way"
-            return _entry(address, idle, record, came, reason, live[0].next_at)
+            return _entry(address, "held" if live[0].keep else idle, record, came, reason, live[0].next_at)
         if not (passed and self._place(record.revision) <= passed):
             return _entry(address, idle, record, came, held or "not sent yet")
         if newest:
-            return _entry(address, "dead", record, came, newest[0].reason)
+            return _entry(address, newest[0].state.value, record, came, newest[0].reason)
         return _entry(address, "arrived", record, record.revision)
 
     def _passed(self, lane: Lane, route: Route, begins: Position) -> Position | None:

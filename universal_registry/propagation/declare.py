@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
 from universal_registry.kernel.errors import AddressRefused, Forbidden, Invalid
 from universal_registry.kernel.ids import NAME_BYTES, SYSTEM_NAMESPACE
-from universal_registry.propagation.route import CLASSIFICATION, MODES
+from universal_registry.propagation.modes import MODES, SHAPES
+from universal_registry.propagation.route import CLASSIFICATION
 from universal_registry.propagation.route import KIND as ROUTE_KIND
 from universal_registry.propagation.target import KIND as TARGET_KIND
 from universal_registry.registry.record import Record
@@ -81,9 +83,14 @@ def name_for_url(url: str) -> str:
     return fitted_name(name, f"?{sha256(url.encode()).hexdigest()[:8]}" if query else "")
 
 
-def route_name(mode: str, source: str, target: str) -> str:
-    """The name of the standing route from a source to a target, as typed: a repeat finds it again."""
-    return fitted_name(f"{mode}:{source}:{target}")
+def route_name(mode: str, source: str, targets: Sequence[str]) -> str:
+    """The name of the standing route from a source to its targets, as typed: a repeat finds it again.
+
+    A source has one broadcast, whoever it leaves out. The members of a mesh have no order.
+    """
+    if SHAPES[mode].everyone:
+        return fitted_name(f"{mode}:{source}")
+    return fitted_name(f"{mode}:{source}:{','.join(sorted(targets) if mode == 'mesh' else targets)}")
 
 
 def fitted_name(name: str, suffix: str = "") -> str:
@@ -119,14 +126,23 @@ def target_document(name: str, *, url: str | None, delivery: dict[str, Any]) -> 
 def route_document(
     name: str,
     selector: str,
-    targets: list[str],
+    targets: Sequence[str],
     *,
     mode: str = MODES[0],
     secrets: str = "redact",
     source: str = "",
+    options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The merge that makes a policy a route. `targets`: "namespace/name"; `selector`: in its text form."""
-    propagation: dict[str, Any] = {"mode": mode, "selector": selector, "targets": targets, "secrets": secrets}
+    """The merge that makes a policy a route. `targets`: "namespace/name"; `selector`: in its text form; `options`: of
+    the mode, as `exclude`, `follow`, `on_failure`. What a route had before of these is gone."""
+    shape = SHAPES[mode]
+    propagation: dict[str, Any] = {
+        "mode": shape.mode,
+        "selector": selector,
+        "targets": list(targets),
+        "secrets": secrets,
+    }
+    propagation |= {"pattern": shape.pattern, "exclude": None, "follow": None, "on_failure": None, **(options or {})}
     if source:
         propagation["source"] = source
     return {

@@ -1,52 +1,87 @@
-"""The pipeline of an attempt, and the only place that knows the order of its steps: render, then sign. Pure.
+"""The pipeline of an attempt, and the only place that knows the order of its steps: render, write, seal, sign. Pure.
 
-Sealing for the wire will stand between the two: what is signed is exactly what is sent.
+What is signed is exactly what is sent.
 """
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Callable
 from typing import Any
 
 from universal_registry import __version__
 from universal_registry.kernel.errors import Refused
+from universal_registry.kernel.settings import Settings
+from universal_registry.kernel.world import World
 from universal_registry.log.change import Change, Op
+from universal_registry.propagation.formats import Body
 from universal_registry.propagation.ports import Envelope
-from universal_registry.propagation.render import CONTENT_TYPE, render_event, render_state
-from universal_registry.propagation.target import Target
+from universal_registry.propagation.render import Event, payload_event, state_event
+from universal_registry.propagation.target import Signing, Target
 from universal_registry.registry.record import Record
+from universal_registry.security.ed25519 import SigningKey
 from universal_registry.security.signing import ID_HEADER, TIMESTAMP_HEADER, parse_secret, signed_headers
+from universal_registry.security.wire import SEALED_TYPE, parse_wire_key, seal_for_wire
 
-_FIXED_HEADERS = (("content-type", CONTENT_TYPE), ("user-agent", f"universal-registry/{__version__}"))
+_AGENT = ("user-agent", f"universal-registry/{__version__}")
 
 
-def body_of(
+def event_of(
     change: Change,
     incarnation: str,
     record: Record | None = None,
     clear_spec: dict[str, Any] | None = None,
     payload: Any = None,
-) -> bytes:
-    """The body of a line in the one format built; the same for each target, so that a caller may render it once."""
+) -> Event:
+    """The event of a line. `formats.write_event` writes it; the same for each target of the same shape."""
     if change.op is Op.EVENT:
-        return render_event(change, incarnation, payload)
-    return render_state(change, incarnation, record, clear_spec)
+        return payload_event(change, incarnation, payload)
+    return state_event(change, incarnation, record, clear_spec)
 
 
-def sign_and_address(delivery_id: str, body: bytes, target: Target, now: datetime, timeout: float) -> Envelope:
-    """The request that carries the body to the target: signed for this attempt, under the id of the delivery."""
-    if target.fault or target.url is None:
-        raise Refused(f"target {target.name!r} cannot be sent to: {target.held}")
-    stamp = int(now.timestamp())
-    if target.secret is None:
-        signed = {ID_HEADER: delivery_id, TIMESTAMP_HEADER: str(stamp)}
-    else:
-        signed = signed_headers([parse_secret(target.secret)], delivery_id, stamp, body)
-    return Envelope(
-        url=target.url,
-        headers=(*_FIXED_HEADERS, *signed.items()),
-        body=body,
-        network=target.network,
-        timeout=target.timeout or timeout,
-        insecure_http=target.insecure_http,
-    )
+class Packer:
+    """Makes the request of one attempt, as the settings say. `signing_key`: asked where v1a signatures are wanted."""
+
+    def __init__(self, world: World, signing_key: Callable[[], SigningKey], settings: Settings) -> None:
+        self._world = world
+        self._signing_key = signing_key
+        self.apply(settings)
+
+    def apply(self, settings: Settings) -> None:
+        """Use other settings from now on."""
+        self._sealing = settings.encryption.seal_wire
+        self._timeout = settings.retry.timeout_seconds
+
+    def may_hold_secrets(self, target: Target) -> bool:
+        """Whether a body for the target may show secrets: they leave only sealed."""
+        return self._sealing and target.seals(with_secrets=True)
+
+    def pack(self, delivery_id: str, body: Body, target: Target, *, with_secrets: bool = False) -> Envelope:
+        """The request that carries the body to the target, sealed and signed now, under the id of the delivery.
+
+        `with_secrets`: the body shows secrets. Raises Refused for a target that cannot be sent to as it stands.
+        """
+        if target.fault or target.url is None:
+            raise Refused(f"target {target.name!r} cannot be sent to: {target.held}")
+        if with_secrets and not self.may_hold_secrets(target):
+            raise Refused(f"secrets leave only sealed, and {target.name!r} does not seal")
+        now = self._world.now()
+        if self._sealing and target.seals(with_secrets=with_secrets):
+            key = parse_wire_key(target.seal_key_at(now) or "")
+            body = Body(seal_for_wire(key, body.content, body.content_type, self._world), SEALED_TYPE)
+        headers = self._signed(delivery_id, int(now.timestamp()), body.content, target, target.secrets_at(now))
+        return Envelope(
+            url=target.url,
+            headers=(("content-type", body.content_type), _AGENT, *headers.items()),
+            body=body.content,
+            network=target.network,
+            timeout=target.timeout or self._timeout,
+            insecure_http=target.insecure_http,
+        )
+
+    def _signed(
+        self, delivery_id: str, stamp: int, content: bytes, target: Target, secrets: tuple[str, ...]
+    ) -> dict[str, str]:
+        key = self._signing_key() if target.signing is not Signing.HMAC else None
+        if not secrets and key is None:
+            return {ID_HEADER: delivery_id, TIMESTAMP_HEADER: str(stamp)}
+        return signed_headers([parse_secret(each) for each in secrets], delivery_id, stamp, content, key)

@@ -8,19 +8,25 @@ one commit of each tick.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
 from universal_registry.kernel.settings import Settings
 from universal_registry.log.change import Change
-from universal_registry.propagation.breaker import begin_probe, may_send, probe_due
-from universal_registry.propagation.lane import Delivery, DeliveryState, Position
+from universal_registry.propagation.breaker import may_send
+from universal_registry.propagation.claims import Claims
+from universal_registry.propagation.conduct import Conduct
+from universal_registry.propagation.deliver import Packer
+from universal_registry.propagation.dispatch import Dispatcher
+from universal_registry.propagation.gaps import gap_before
+from universal_registry.propagation.lane import Position
+from universal_registry.propagation.obeying import Obedience
 from universal_registry.propagation.outbox import Outbox
 from universal_registry.propagation.outcome import Failed, Outcome
-from universal_registry.propagation.plan import Planned, event_of
-from universal_registry.propagation.planner import Planner
+from universal_registry.propagation.plan import event_of
+from universal_registry.propagation.planner import AT_ONCE, Planner
 from universal_registry.propagation.ports import PropagationStore, Transport
 from universal_registry.propagation.progress import Progress
 from universal_registry.propagation.roster import Roster
@@ -31,9 +37,9 @@ from universal_registry.propagation.window import Job, LaneRun
 from universal_registry.registry.service import RegistryService
 
 TICK = 1.0
-_CLAIM_AT_ONCE = 64
-_CLAIM_AHEAD = 4  # for each that can be under way: all of them are blamed when the daemon ends
 _FLUSH_SECONDS = 5.0
+_LOOK_EVERY = timedelta(seconds=1)
+_CLOCK_STEP = timedelta(seconds=1)
 
 
 class Engine:
@@ -57,24 +63,30 @@ class Engine:
         self._committing = False
         self._refused = False
         self._topology = Topology(service)
-        self._sender = Sender(service, self._topology.routes, transports, settings.retry.timeout_seconds)
-        self._progress = Progress(self._outbox)
+        packer = Packer(service.world, lambda: service.signing_key, settings)
+        self._sender = Sender(service, self._topology.routes, transports, packer)
+        self._progress = Progress(self._outbox, self._topology.gate)
+        self._conduct = Conduct(service.world, store, self._topology.gate, self._progress)
         self._planner = Planner(
             service, store, self._topology, self._outbox, settings.rows_per_lane, self._event_planned
         )
         self._roster = Roster(service, store, self._topology, self._outbox, shared=shared)
         self._runs = self._roster.runs
+        self._dispatch = Dispatcher(service.world, settings, self._runs)
+        self._claims = Claims(store, self._dispatch, self._topology.gate, self._outbox)
+        self._obedience = Obedience(service, store, self._runs, self._outbox)
         self._finished: deque[tuple[Job, Outcome]] = deque()
-        self._in_flight = 0
-        self._turn = 0
+        self._storing = 0
         self._followed = 0
         self._stale = False
+        self._told = True
+        self._looked_at = self._latest = service.world.now()
         self._head = 0
         self._incarnation = ""
-        self._next_due: datetime | None = None
         self._flushed_at = 0.0
         self._news: Callable[..., None] = _nothing
         self._wake: Callable[[], None] = _nothing
+        self._ready: Callable[[], None] = _nothing
         self._wake_planner: Callable[[], None] = _nothing
 
     # --- life ------------------------------------------------------------------------------------------------------
@@ -87,16 +99,24 @@ class Engine:
         self._incarnation = self._sender.incarnation = head.incarnation
         self._followed = head.revision
         await self._topology.load()
-        self._progress.load(await self._store.sessions())
+        sessions = await self._store.sessions()
+        self._progress.load(sessions)
+        await self._conduct.start(head.incarnation, sessions, now)
+        await self._store.rebase(now)
         for lane in lanes:
             await self._roster.adopt(lane)
+        self._roster.after_clock_step(now, self._settings.retry, seen=False)
         self._flushed_at = self._world.monotonic()
         await self._refresh(now)
         await self._commit()
 
     def on_wake(self, callback: Callable[[], None]) -> None:
-        """Call this when there may be something to take or to settle."""
+        """Call this when there may be something to settle, and then to take."""
         self._wake = callback
+
+    def on_ready(self, callback: Callable[[], None]) -> None:
+        """Call this when there may be something to take that waits for no settling."""
+        self._ready = callback
 
     def on_news(self, callback: Callable[..., None]) -> None:
         """Call this with an event's name and fields when something happened that somebody may have to look at."""
@@ -109,7 +129,8 @@ class Engine:
     def apply(self, settings: Settings) -> None:
         """Use other settings from now on."""
         self._settings = settings
-        self._sender.timeout = settings.retry.timeout_seconds
+        self._sender.packer.apply(settings)
+        self._dispatch.settings = settings
         self._planner.rows_per_lane = settings.rows_per_lane
 
     async def stop(self) -> None:
@@ -120,8 +141,8 @@ class Engine:
             if run.claimed:
                 self._outbox.rows(run.claimed.values())
                 self._outbox.lane(run.lane)
-        self._roster.release()
         await self._commit()
+        await self._roster.leave()
 
     # --- planning --------------------------------------------------------------------------------------------------
 
@@ -136,19 +157,37 @@ class Engine:
             self._stale = True
         if self._stale:
             await self._refresh(now)
-        more = await self._planner.plan(list(self._runs.values()), self._followed, self._incarnation)
-        await self._claim_due(now)
+        await self._look_up(now)
+        await self._conduct.turn(self._runs, now)
+        ours = [run for run in self._runs.values() if not run.handed_over]
+        more = await self._planner.plan(ours, self._followed, self._incarnation)
+        await self._claims.look(self._lanes, now)
         # Not for what could not be taken a moment ago: whoever waits would never get to rest.
-        if self._planner.took_news() or self._outbox:
+        if self._planner.took_news():
+            self._ready()
+        if self._outbox or any(run.is_parked for run in self._lanes):
             self._wake()
-        return more
+        return more or self._roster.claim_due
+
+    async def _look_up(self, now: datetime) -> None:
+        """Has somebody told a lane something? Has the clock gone back?"""
+        if now < self._latest - _CLOCK_STEP:
+            self._news("the clock went back", seconds=round((self._latest - now).total_seconds()))
+            await self._store.rebase(now)
+            self._roster.after_clock_step(now, self._settings.retry, seen=True)
+        if self._told or not timedelta(0) <= now - self._looked_at < _LOOK_EVERY:
+            self._told, self._looked_at = False, now
+            if await self._obedience.obey(self._news):
+                self._progress.lanes_moved(list(self._roster.by_address), self._roster.by_address, now)
+        self._latest = now
 
     async def _follow(self) -> None:
         """Read what is new about targets and routes. When something about them changed, the lanes are stale."""
         while self._followed < self._head:
-            lines = await self._service.log.changes(self._followed, 1000)
+            lines = await self._service.log.changes(self._followed, AT_ONCE)
             if not lines:  # the log ends before the head that was seen: whoever plans next looks again
                 return
+            self._planner.offer(self._followed, lines)
             for change in lines:
                 self._stale = self._topology.follow(change) or self._stale
                 self._followed = change.revision
@@ -156,50 +195,14 @@ class Engine:
     async def _refresh(self, now: datetime) -> None:
         """Bring lanes and sessions in line with the targets and routes in force."""
         self._roster.refresh(await self._service.log.head())
-        self._progress.routes(self._topology.routes.current().routes, now)
+        self._progress.routes(self._topology.routes.current().routes, self._topology.meant, now)
         self._progress.lanes_moved(list(self._roster.by_address), self._roster.by_address, now)
         self._stale = False
 
-    def _event_planned(self, change: Change, planned: Planned) -> None:
-        audience = event_of(change).audience
-        self._progress.begun(planned.session_id, str(change.key), audience, change.revision, self._world.now())
-
-    async def _claim_due(self, now: datetime) -> None:
-        """Mark rows that may be tried as under way. They are handed out once that is stored."""
-        time_is_up = self._next_due is not None and self._next_due <= now
-        for run in self._runs.values():
-            probing = probe_due(run.lane, now)
-            if not run.rows or run.claiming or run.target.held or not (run.rows_changed or time_is_up or probing):
-                continue
-            most = min(_CLAIM_AT_ONCE, _CLAIM_AHEAD * self._limit(run))
-            room = most - len(run.claimed)
-            if may_send(run.lane, now):
-                room = int(probing and not run.claimed)
-            elif room < most // 2:
-                continue
-            if room <= 0:
-                continue
-            run.rows_changed, version = False, run.row_version
-            rows = await self._store.due(run.lane.lane_id, now, room)
-            if version != run.row_version:
-                run.rows_changed = True  # something happened while the store answered: ask again
-                continue
-            self._claim(run, [row for row in rows if self._is_free(run, row)], now)
-        self._next_due = await self._store.next_due()
-
-    def _is_free(self, run: LaneRun, row: Delivery) -> bool:
-        """Whether nothing that happened since the store last heard of the record keeps its row back."""
-        unstored = run.has_unstored(row.key) or self._outbox.blocks(run.lane.lane_id, row.key)
-        free = not run.is_busy(row) and not unstored
-        run.rows_changed = run.rows_changed or not free
-        return free and row.delivery_id not in run.claimed
-
-    def _claim(self, run: LaneRun, rows: Sequence[Delivery], now: datetime) -> None:
-        if claimed := run.claim(rows, self._limit(run)):
-            self._outbox.rows(
-                replace(row, state=DeliveryState.SENDING, reason="under way", updated_at=now) for row in claimed
-            )
-            self._outbox.lane(run.lane)
+    def _event_planned(self, change: Change) -> None:
+        event = event_of(change)
+        source = f"session {event.of}" if event.of else str(change.key)
+        self._progress.begun(source, event, change.revision, self._world.now())
 
     # --- sending ---------------------------------------------------------------------------------------------------
 
@@ -207,35 +210,7 @@ class Engine:
         """Attempts that may start now, within the limits; each must be run. Lanes take turns."""
         if self._refused or not self._roster.holds:
             return []
-        now = self._world.now()
-        runs = [run for run in self._runs.values() if run.due or run.ready]
-        jobs: list[Job] = []
-        self._turn += 1
-        for step in range(len(runs)):
-            run = runs[(step + self._turn) % len(runs)]
-            while self._in_flight < self._settings.max_in_flight and len(run.flight) < self._limit(run):
-                job = self._next_of(run, now)
-                if job is None:
-                    break
-                self._in_flight += 1
-                jobs.append(job)
-        return jobs
-
-    def _limit(self, run: LaneRun) -> int:
-        return run.target.in_flight or self._settings.max_in_flight_per_target
-
-    def _next_of(self, run: LaneRun, now: datetime) -> Job | None:
-        if run.target.held:
-            return None
-        if not may_send(run.lane, now):
-            return run.next_job(probe=False)
-        if run.flight or not probe_due(run.lane, now):
-            return None
-        job = run.next_job(probe=True)
-        if job is not None:
-            lost_at = now + timedelta(seconds=2 * (run.target.timeout or self._settings.retry.timeout_seconds))
-            run.lane = begin_probe(run.lane, lost_at)
-        return job
+        return self._dispatch.take(len(self._finished) + self._storing)
 
     async def run(self, job: Job) -> None:
         """Make one attempt. What the target does becomes an outcome; only a fault of our own is raised, after it has
@@ -243,15 +218,15 @@ class Engine:
         outcome: Outcome | None = None
         try:
             change = job.fresh.change if job.fresh else None
-            outcome = await self._sender.send(job.run.target, job.delivery, change)
+            gap = await gap_before(self._store, job.run.lane, job.delivery)
+            outcome = await self._sender.send(job.run.target, job.delivery, change, gap)
         except Exception as error:
             outcome = Failed(reason=f"a fault of ours: {type(error).__name__}", status=None, milliseconds=0.0)
             raise
         finally:
             if outcome is not None:
                 self._finished.append((job, outcome))
-            self._in_flight -= 1
-            self._wake()
+            self._dispatch.end(job)
 
     # --- settling --------------------------------------------------------------------------------------------------
 
@@ -273,29 +248,38 @@ class Engine:
         what is known stays in memory, and the next call tries again."""
         now = self._world.now()
         moved: list[LaneRun] = []
+        self._storing = 0
         while self._finished:
             job, outcome = self._finished.popleft()
             if self._runs.get(job.run.lane.lane_id) is job.run:  # not of a lane that was dropped meanwhile
                 self._settle_one(job.run, job, outcome, now)
                 moved.append(job.run)
+                job.run.storing += 1
+                self._storing += 1
         moved += [run for run in self._lanes if run.is_parked]
         if self._flush_due:
             moved += [run for run in self._lanes if run.scanned.position != run.lane.position]
             self._flushed_at = self._world.monotonic()
             self._topology.routes.forget_before(self._roster.oldest - 1)
-        for run in dict.fromkeys(moved):
+        runs = dict.fromkeys(moved)
+        for run in runs:
             self._move(run, now)
-        self._progress.lanes_moved({run.target.address for run in moved}, self._roster.by_address, now)
-        await self._commit()
+        self._progress.lanes_moved([run.target.address for run in runs], self._roster.by_address, now)
+        try:
+            await self._commit()
+        finally:
+            self._storing = 0
+            for run in runs:
+                run.storing = 0
 
     def _settle_one(self, run: LaneRun, job: Job, outcome: Outcome, now: datetime) -> None:
         settled = settle(
             run.lane,
             job.delivery,
             outcome,
+            self._dispatch.terms(run),
             now=now,
             chance=self._world.chance(),
-            retry=self._settings.retry,
             probe=job.probe,
         )
         for event, fields in news(run.lane, settled):
@@ -303,7 +287,9 @@ class Engine:
         run.lane = settled.lane
         if settled.delivery is None and job.fresh is None:
             self._outbox.delivered(job.delivery)
-        run.finish(job, settled.delivery)
+        # What failed of a session that is paused or ended meanwhile is not tried again.
+        left = settled.delivery and self._topology.gate.judged(settled.delivery)
+        run.finish(job, left)
         self._outbox.attempt(settled.attempt, settled.counters)
 
     def _move(self, run: LaneRun, now: datetime) -> None:
@@ -333,37 +319,53 @@ class Engine:
             self._committing = False
             self._outbox.before = None
         self._roster.stored(settlements.lanes)
+        self._conduct.stored(settlements)
         for run, rows in claims:
             run.due.extend(rows)
             run.claiming = []
+        for lane_id, delivery_id in settlements.removed:
+            if lane_id in self._runs:
+                self._runs[lane_id].leaving.discard(delivery_id)
         for lane_id in {row.lane_id for row in settlements.upserts} | {lane_id for lane_id, _ in settlements.removed}:
             if lane_id in self._runs:
                 self._runs[lane_id].rows_changed = True
-        self._wake()
-        self._wake_planner()
+        stored = [self._runs[lane.lane_id] for lane in settlements.lanes if lane.lane_id in self._runs]
+        if self._roster.claim_due or any(self._is_behind(run) for run in stored):
+            self._wake_planner()
+
+    def _is_behind(self, run: LaneRun) -> bool:
+        """Whether planning may find something to do for the lane, now that it was stored."""
+        return (run.rows > 0 and run.rows_changed) or (
+            self._planner.lags(run, self._followed) and self._planner.has_room(run)
+        )
 
     def _replace_outbox(self, outbox: Outbox) -> None:
         self._outbox = outbox
         self._progress.outbox = self._planner.outbox = self._roster.outbox = outbox
+        self._claims.outbox = self._obedience.outbox = outbox
 
     # --- what people ask -------------------------------------------------------------------------------------------
 
     def next_wake(self) -> float:
         """Seconds until something may be due, at most a tick."""
         now = self._world.now()
-        times = [self._next_due] if self._next_due else []
-        times += [
-            moment
-            for run in self._runs.values()
-            if run.rows or run.ready
-            for moment in (run.lane.open_until, run.lane.pause_until)
-            if moment is not None and moment > now
-        ]
+        times = self._dispatch.next_times(now)
+        if self._claims.next_due is not None:
+            times.append(self._claims.next_due)
         return max(0.0, min([TICK, *((moment - now).total_seconds() for moment in times)]))
+
+    def look(self) -> None:
+        """There may be a command to obey."""
+        self._told = True
+        self._wake_planner()
 
     def lag(self) -> int:
         """Planned lines without a row, and lines that lanes at their bound have not looked at."""
         return sum(run.unfinished + self._planner.lag(run, self._head) for run in self._runs.values())
+
+    def under_way(self) -> dict[str, int]:
+        """Lane id -> how many attempts of it are under way."""
+        return {lane_id: len(run.flight) for lane_id, run in self._runs.items()}
 
     def positions(self) -> dict[str, Position]:
         """Lane id -> how far it has come, where that is further than what is stored."""
@@ -379,9 +381,8 @@ class Engine:
     def idle(self) -> bool:
         """Whether all that the log asks for is delivered or stands in a row that is not due, and is stored."""
         now = self._world.now()
-        return not (self._finished or self._outbox or self._in_flight) and all(
-            self._is_idle(run, now) for run in self._runs.values()
-        )
+        busy = self._finished or self._outbox or self._committing or self._dispatch.under_way or self._conduct.busy
+        return not busy and all(self._is_idle(run, now) for run in self._runs.values())
 
     def _is_idle(self, run: LaneRun, now: datetime) -> bool:
         if run.unfinished or run.claimed or run.is_parked:

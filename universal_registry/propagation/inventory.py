@@ -12,8 +12,10 @@ from msgspec.structs import replace
 from universal_registry.kernel.errors import Invalid, NotFound
 from universal_registry.kernel.ids import SYSTEM_NAMESPACE
 from universal_registry.propagation import breaker
+from universal_registry.propagation.audience import Facts, facts_of
+from universal_registry.propagation.command import ON_DELIVERIES, obeyed
 from universal_registry.propagation.lane import Lane, Position
-from universal_registry.propagation.ports import LaneStore
+from universal_registry.propagation.ports import LaneCommands, LaneStore
 from universal_registry.propagation.route import CLASSIFICATION, RouteTable, full_address, parse_route
 from universal_registry.propagation.route import KIND as ROUTE_KIND
 from universal_registry.propagation.target import KIND as TARGET_KIND
@@ -36,6 +38,10 @@ class EngineView(Protocol):
         stored row. Lanes of which it knows no more than the store are left out."""
         ...
 
+    def look(self) -> None:
+        """A command was given to a lane."""
+        ...
+
     def lag(self) -> int:
         """Deliveries that are planned or still to be planned, and have no row; UNKNOWN_LAG: no engine runs here."""
         ...
@@ -43,7 +49,8 @@ class EngineView(Protocol):
 
 class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     """Targets and their records by address, the routes in force, lanes by target uid, and what is wrong with routes
-    (name -> why). The secrets of the targets are left out."""
+    (name -> why). `head`: the newest revision. The secrets of the targets are left out. A route that follows stands
+    here with the targets of now."""
 
     targets: dict[str, Target]
     records: dict[str, Record]
@@ -53,6 +60,7 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     lanes: dict[str, Lane]
     positions: dict[str, Position]
     now: datetime
+    head: int = 0
 
     def lane(self, address: str) -> Lane | None:
         """The lane of a target; None while there is none."""
@@ -83,6 +91,10 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
             did_you_mean=guesses,
         )
 
+    def facts(self) -> dict[str, Facts]:
+        """What exclusions go by, of each target."""
+        return {address: facts_of(record) for address, record in self.records.items()}
+
     def guesses(self, address: str) -> list[str]:
         """Names of known targets near a mistyped one."""
         return near(_name(address), tuple(_name(known) for known in self.targets))
@@ -92,8 +104,12 @@ def _name(address: str) -> str:
     return address.removeprefix(f"{SYSTEM_NAMESPACE}/")
 
 
-async def take_inventory(service: RegistryService, store: LaneStore, engine: EngineView) -> Inventory:
-    """Read all of it now."""
+class Lanes(LaneStore, LaneCommands, Protocol):
+    """The part of the propagation store that is read here."""
+
+
+async def take_inventory(service: RegistryService, store: Lanes, engine: EngineView) -> Inventory:
+    """Read all of it now. Lanes stand there as they will be once they have done what they were told."""
     endpoints = await _all(service, TARGET_KIND)
     targets = [(_without_secret(read_target(service, record)), record) for record in endpoints]
     policies = [record for record in await _all(service, ROUTE_KIND) if record.classification == CLASSIFICATION]
@@ -105,16 +121,28 @@ async def take_inventory(service: RegistryService, store: LaneStore, engine: Eng
             faults[record.name] = str(error)
         else:
             routes += [route] if route else []
+    facts = {target.address: facts_of(record) for target, record in targets if target}
+    routes = [replace(each, targets=each.audience.parted(facts)[0]) if each.follow else each for each in routes]
     return Inventory(
         targets={target.address: target for target, _ in targets if target},
         records={target.address: record for target, record in targets if target},
         table=RouteTable(tuple(routes)),
         route_records={record.name: record for record in policies},
         faults=faults,
-        lanes={lane.target_uid: lane for lane in await store.lanes()},
+        lanes=await _lanes(store, service.world.now()),
         positions=dict(engine.positions()),
         now=service.world.now(),
+        head=(await service.log.head()).revision,
     )
+
+
+async def _lanes(store: Lanes, now: datetime) -> dict[str, Lane]:
+    commands = await store.commands()  # before the lanes: what is done meanwhile is done twice here, not missed
+    lanes = {lane.lane_id: lane for lane in await store.lanes()}
+    for command in commands:
+        if command.lane_id in lanes and command.action not in ON_DELIVERIES:
+            lanes[command.lane_id] = obeyed(lanes[command.lane_id], command, now)
+    return {lane.target_uid: lane for lane in lanes.values()}
 
 
 async def _all(service: RegistryService, kind: str) -> list[Record]:
@@ -129,4 +157,5 @@ async def _all(service: RegistryService, kind: str) -> list[Record]:
 
 
 def _without_secret(target: Target | None) -> Target | None:
-    return None if target is None else replace(target, secret=None)
+    hidden = dict.fromkeys(("secret", "previous_secret", "seal_key", "previous_seal_key"))
+    return None if target is None else replace(target, **hidden)

@@ -8,6 +8,8 @@ from enum import StrEnum
 import msgspec
 
 from universal_registry.kernel.ids import Key
+from universal_registry.log.audit import Deed
+from universal_registry.propagation.bucket import Bucket
 
 
 class Breaker(StrEnum):
@@ -16,6 +18,29 @@ class Breaker(StrEnum):
     CLOSED = "closed"
     OPEN = "open"
     HALF_OPEN = "half-open"
+
+
+class Order(StrEnum):
+    """What of a lane waits for what. PER_KEY: the lines of one record for each other; STRICT: every line for all before
+    it; NONE: nothing for anything."""
+
+    NONE = "none"
+    PER_KEY = "per-key"
+    STRICT = "strict"
+
+
+class Hold(StrEnum):
+    """What keeps a lane back until somebody acts, or the target answers again.
+
+    GONE: the target said so (410). REFUSED: it does not take us, or we cannot send to it as things are set up; probed
+    now and then. DISABLED: by a person, or by policy. ORDER: in strict order, a delivery is dead.
+    """
+
+    NONE = ""
+    GONE = "gone"
+    REFUSED = "refused"
+    DISABLED = "disabled"
+    ORDER = "order"
 
 
 _SEQ_BITS = 20
@@ -52,11 +77,38 @@ class Backfill(msgspec.Struct, frozen=True, kw_only=True):
     at: int
 
 
+class Guard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What protects a target, and us from it, as it stands now.
+
+    `hold` and `by` (who did it or paused it; empty: the engine). `opened_by`: who opened the breaker; empty: failures.
+    `dead`: the delivery that strict order waits for. `ramp`: how many may be under way while a closed breaker starts
+    slowly; 0: as many as ever. `target`: the revision of the target's record that all this is about; 0: not known.
+    `budget`: what is left for failed retries. `rate`: the bucket of the target's rate limit. `failing_since`: of the
+    failures since the last success the first; `lost`: deliveries given up since then; `noticed_at`: when it was said
+    that the target will be disabled. `superseded`: how many revisions were passed over for a newer one. `gaps`: some
+    event was given up here, so that those after it have to say so.
+    """
+
+    hold: Hold = Hold.NONE
+    by: str = ""
+    opened_by: str = ""
+    dead: str = ""
+    ramp: int = 0
+    target: int = 0
+    budget: Bucket | None = None
+    rate: Bucket | None = None
+    failing_since: datetime | None = None
+    lost: int = 0
+    noticed_at: datetime | None = None
+    superseded: int = 0
+    gaps: bool = False
+
+
 class Lane(msgspec.Struct, frozen=True, kw_only=True):
     """The durable state of one target's lane. `generation` rises with each owner; what an older one settles is dropped.
 
     `incarnation` and `hash8` with `position` are the cursor. `held` is why nothing may be sent now, empty when it may
-    (breaker apart). `rows` counts its live delivery rows (not dead, not cancelled).
+    (breaker apart). `rows` counts its live delivery rows (not dead, not cancelled). `order`: as its rows stand now.
     """
 
     lane_id: str
@@ -66,7 +118,6 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True):
     transport: str
     owner: str = ""
     generation: int = 0
-    lease_until: datetime | None = None
     incarnation: str
     position: Position
     hash8: str = ""
@@ -84,6 +135,8 @@ class Lane(msgspec.Struct, frozen=True, kw_only=True):
     last_success_at: datetime | None = None
     last_failure_at: datetime | None = None
     last_error: str = ""
+    order: Order = Order.PER_KEY
+    guard: Guard = Guard()
 
 
 class DeliveryState(StrEnum):
@@ -99,11 +152,28 @@ class DeliveryState(StrEnum):
 LIVE_STATES = (DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.WAITING)
 
 
+class Keep(StrEnum):
+    """What keeps a single delivery back. AFTER: it is a later hop of a chain. PAUSED: its session is."""
+
+    NONE = ""
+    AFTER = "after"
+    PAUSED = "paused"
+
+
+class WaitsFor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The earlier hops of a chain: each of these lanes must be past the place `at` (packed), and have no row of the
+    same line any more; with `skip`, one that is dead does not count."""
+
+    lanes: tuple[str, ...]
+    at: int
+    skip: bool = False
+
+
 class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the log on its way to one target. A row of the store once it could not be delivered at once.
 
     `attempts` counts from 0: how many have ended; while one is under way the row is SENDING. `reason`: why it waits, is
-    held or dead.
+    held or dead. `keep`: what keeps it back, whatever the lane does. `replay_of`: the delivery that this one repeats.
     """
 
     delivery_id: str
@@ -123,6 +193,9 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     created_at: datetime
     updated_at: datetime
+    keep: Keep = Keep.NONE
+    waits_for: WaitsFor | None = None
+    replay_of: str = ""
 
     @property
     def key(self) -> Key:
@@ -149,8 +222,9 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 class Session(msgspec.Struct, frozen=True, kw_only=True):
     """One propagation as people see it: standing (a route) or one-shot (an event line).
 
-    `targets` are "namespace/name". `state`: standing: syncing | in_sync | degraded | cancelled; one-shot: running, from
-    its beginning on: how far it is, its deliveries say.
+    `targets` are "namespace/name". `state`, and why it is so (`reason`): standing: planned | syncing | in_sync |
+    degraded | paused | cancelled; one-shot: planned -> running <-> paused -> draining -> succeeded | partial | failed |
+    cancelled | expired. What its deliveries say is newer than this. After `deadline` nothing more of it is sent.
     """
 
     session_id: str
@@ -162,6 +236,37 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     revision: int
     created_at: datetime
     last_activity: datetime
+    reason: str = ""
+    deadline: datetime | None = None
+
+
+class Transition(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of a session, as it is kept. `before` is empty for the first."""
+
+    session_id: str
+    before: str
+    state: str
+    reason: str
+    at: datetime
+
+
+class Verb(StrEnum):
+    """What may be said to a session."""
+
+    PAUSE = "pause"
+    RESUME = "resume"
+    CANCEL = "cancel"
+
+
+class Control(msgspec.Struct, frozen=True, kw_only=True):
+    """A word on a session: a line of the log, so that every daemon hears it in the same place. `place`: that line's;
+    None for what follows from the time alone."""
+
+    session_id: str
+    verb: Verb
+    place: Position | None
+    reason: str
+    at: datetime
 
 
 class Counters(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,3 +290,7 @@ class Settlements(msgspec.Struct, frozen=True, kw_only=True):
     sessions: tuple[Session, ...] = ()
     dropped_lanes: tuple[str, ...] = ()
     counters: Counters = Counters()
+    obeyed: tuple[tuple[str, int], ...] = ()
+    """Lane id and number of each command that is done."""
+    deeds: tuple[Deed, ...] = ()
+    """For the audit trail: what people did to lanes, deliveries and sessions here (log/audit.py)."""

@@ -8,10 +8,11 @@ import msgspec
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True, tag="accepted"):
-    """The far side took it (2xx)."""
+    """The far side took it (2xx). `answer`: the beginning of what it said."""
 
     status: int
     milliseconds: float
+    answer: str = ""
 
 
 class Rejected(msgspec.Struct, frozen=True, kw_only=True, tag="rejected"):
@@ -26,12 +27,14 @@ class Failed(msgspec.Struct, frozen=True, kw_only=True, tag="failed"):
     """Anything else: no connection, a timeout, a status that may pass, an address that is refused.
 
     `reason`: one short line for people, free of secrets and control characters. `retry_after`: the target's own wish.
+    `setup`: it never came to an attempt, and cannot until somebody changes the target, a key or a setting.
     """
 
     reason: str
     status: int | None
     milliseconds: float
     retry_after: timedelta | None = None
+    setup: bool = False
 
 
 Outcome = Accepted | Rejected | Failed

@@ -2,32 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 
 import msgspec
 
 from universal_registry.log.change import Change, Op
+from universal_registry.propagation.audience import Members
+from universal_registry.propagation.modes import SKIP
 from universal_registry.propagation.route import KIND as ROUTE_KIND
 from universal_registry.propagation.route import Route, RouteTable
+from universal_registry.propagation.target import KIND as TARGET_KIND
 from universal_registry.propagation.target import Target
 from universal_registry.registry.record import Record, decode_record
 
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True):
-    """A line that is to be delivered to a target ("namespace/name"). `route_uid` is empty for a one-shot event."""
+    """A line that is to be delivered to a target ("namespace/name"). `route_uid` is empty for a one-shot event.
+
+    `after`: the targets that must have the line first, or, where it `skips`, have been given up.
+    """
 
     target: str
     route_uid: str
     session_id: str
     delivery_id: str
+    after: tuple[str, ...] = ()
+    skips: bool = False
+    replay_of: str = ""
+
+
+CONTROL, REPLAY = "control", "replay"
 
 
 class Event(msgspec.Struct, frozen=True):
-    """What planning needs of an event line: its session, and the addresses of the targets that it is for."""
+    """What planning needs of an event line: its session, and the addresses of the targets that it is for, in order.
+
+    `on_failure` (stop or skip): each waits for the one before it. `deadline` (RFC 3339): nothing is sent after it.
+    A line whose `mode` is CONTROL or REPLAY is itself sent to nobody: it says something about the session `of`.
+    """
 
     session: str
     audience: tuple[str, ...]
+    mode: str = ""
+    on_failure: str = ""
+    deadline: str = ""
+    of: str = ""
+    verb: str = ""
+    since: str = ""
+    until: str = ""
+    select: str = ""
 
 
 _event_decoder = msgspec.json.Decoder(Event)
@@ -39,12 +63,17 @@ def event_of(change: Change) -> Event:
 
 
 def plan(
-    change: Change, record: Record | None, table: RouteTable, targets: Mapping[str, Target], incarnation: str
+    change: Change,
+    record: Record | None,
+    table: RouteTable,
+    targets: Mapping[str, Target],
+    incarnation: str,
+    members: Members,
 ) -> list[Planned]:
     """The deliveries of a line: at most one for each target, by the first route in order of precedence.
 
     `record`: the body, decoded, where that is at hand (of a deletion: as it last was). `table`: the routes as of the
-    line's own revision. `targets`: by address; one that is not there is left out.
+    line's own revision. `targets`: by address; one that is not there is left out. `members`: who was a target when.
     """
     if change.op is Op.EVENT:
         return _plan_event(change, targets, incarnation)
@@ -57,9 +86,13 @@ def plan(
         record = decode_record(change.body)
     chosen: dict[str, Route] = {}
     for route in routes:
-        if route.selector.matches(record):
-            for address in route.targets:
-                chosen.setdefault(address, route)
+        if route.takes(change, record):
+            named = targets if route.follow else route.targets
+            for address in named:
+                if address not in chosen and (
+                    not route.follow or members.includes(route.audience, address, change.revision)
+                ):
+                    chosen[address] = route
     return [
         _planned(change, route, targets[address], incarnation)
         for address, route in chosen.items()
@@ -69,14 +102,19 @@ def plan(
 
 def _plan_event(change: Change, targets: Mapping[str, Target], incarnation: str) -> list[Planned]:
     event = event_of(change)
+    if event.mode in (CONTROL, REPLAY):
+        return []
+    audience = tuple(dict.fromkeys(event.audience))
     return [
         Planned(
             target=address,
             route_uid="",
             session_id=event.session,
             delivery_id=delivery_id(incarnation, change.revision, change.seq, "", 0, targets[address].uid),
+            after=audience[:hop] if event.on_failure else (),
+            skips=event.on_failure == SKIP,
         )
-        for address in dict.fromkeys(event.audience)
+        for hop, address in enumerate(audience)
         if address in targets
     ]
 
@@ -87,6 +125,8 @@ def _planned(change: Change, route: Route, target: Target, incarnation: str) -> 
         route_uid=route.uid,
         session_id=route.uid,
         delivery_id=delivery_id(incarnation, change.revision, change.seq, route.uid, route.revision, target.uid),
+        after=route.earlier(target.address),
+        skips=route.skips,
     )
 
 
@@ -96,21 +136,46 @@ def delivery_id(incarnation: str, revision: int, seq: int, route_uid: str, route
     return f"dlv_{sha256(text.encode()).hexdigest()[:32]}"
 
 
-def starts_backfill(change: Change, table: RouteTable, before: RouteTable | None = None) -> tuple[str, ...]:
-    """The targets whose lanes stop at this line to send a route's current state: the line is that route's own put.
+def starts_backfill(
+    change: Change, table: RouteTable, members: Members, before: RouteTable | None = None
+) -> dict[str, str]:
+    """The targets whose lanes stop at this line to send a route's current state, and that route's uid (empty: of all
+    routes to the target). The line is the route's own put, or that of a target which routes mean from now on.
 
     `table`: as of the line's revision. With `before` (as of the revision before it), targets to which the route already
     sent the very same are left out, so that a new title sends nothing again.
     """
-    if change.kind != ROUTE_KIND or change.op is not Op.PUT:
-        return ()
-    route = table.by_uid.get(change.uid)
+    if change.op is not Op.PUT:
+        return {}
+    if change.kind == TARGET_KIND:
+        return _newly_meant(change, table, members)
+    route = table.by_uid.get(change.uid) if change.kind == ROUTE_KIND else None
     if route is None or route.revision != change.revision:
-        return ()
+        return {}
     old = before.by_uid.get(change.uid) if before is not None else None
-    if old is None or not route.same_delivery(old):
-        return route.targets
-    return tuple(address for address in route.targets if address not in old.targets)
+    named = addressed(route, members, change.revision)
+    if old is not None and route.same_delivery(old):
+        had = set(addressed(old, members, change.revision - 1))
+        named = [address for address in named if address not in had]
+    return dict.fromkeys(named, route.uid)
+
+
+def _newly_meant(change: Change, table: RouteTable, members: Members) -> dict[str, str]:
+    """A target that other labels, say, bring into the audience of routes that follow."""
+    address, at = f"{change.namespace}/{change.name}", change.revision
+    routes = [
+        route.uid
+        for route in table.following
+        if route.revision < at
+        and members.includes(route.audience, address, at)
+        and not members.includes(route.audience, address, at - 1)
+    ]
+    return {address: routes[0] if len(routes) == 1 else ""} if routes else {}
+
+
+def addressed(route: Route, members: Members, revision: int) -> Sequence[str]:
+    """The targets that a route meant at a revision."""
+    return members.meant(route.audience, revision) if route.follow else route.targets
 
 
 def plan_backfill(
@@ -123,4 +188,4 @@ def plan_backfill(
     """
     if change.op is not Op.PUT or record is None or record.revision != change.revision or record.uid != change.uid:
         return None
-    return _planned(change, route, target, incarnation) if route.selector.matches(record) else None
+    return _planned(change, route, target, incarnation) if route.takes(change, record) else None

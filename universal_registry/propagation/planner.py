@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 import msgspec
 
-from universal_registry.kernel.ids import Key
+from universal_registry.kernel.ids import SYSTEM_NAMESPACE, Key
 from universal_registry.kernel.world import World
 from universal_registry.log.change import Change, Op
-from universal_registry.propagation.lane import WHOLE, Backfill, Delivery, Position, unpacked
+from universal_registry.propagation.lane import WHOLE, Backfill, Delivery, Keep, Order, Position, WaitsFor, unpacked
 from universal_registry.propagation.outbox import Outbox
 from universal_registry.propagation.plan import Planned, plan, plan_backfill, starts_backfill
 from universal_registry.propagation.ports import LaneStore
-from universal_registry.propagation.route import KIND as ROUTE_KIND
+from universal_registry.propagation.replay import repeater as repeater_of
 from universal_registry.propagation.route import Route
 from universal_registry.propagation.topology import Topology
 from universal_registry.propagation.window import WINDOW, LaneRun, Mark
@@ -23,8 +24,8 @@ from universal_registry.registry.service import RegistryService
 # Others must get their turn while many lanes catch up: so many windows of backfills a pass.
 _BACKFILLS_A_PASS = 16
 _MOST_BLOCK_BYTES = 8 << 20
-# A window is filled again when half of it is free: reading for every free place would read each block many times.
-_WORTH_READING = WINDOW // 2
+# A window is filled again when half of it is free, which is as many lines as are read at once.
+AT_ONCE = WINDOW // 2
 Place = tuple[int, int]
 
 
@@ -38,7 +39,7 @@ class Planner:
         topology: Topology,
         outbox: Outbox,
         rows_per_lane: int,
-        on_event: Callable[[Change, Planned], None],
+        on_event: Callable[[Change], None],
     ) -> None:
         self._service = service
         self._store = store
@@ -51,6 +52,11 @@ class Planner:
         self._turn = 0
         self._blocks: dict[tuple[int, int | None], Sequence[Change]] = {}
         self._block_bytes = 0
+        self._newest: tuple[int, Sequence[Change]] | None = None
+
+    def offer(self, after: int, lines: Sequence[Change]) -> None:
+        """All lines of some revisions from `after` on, the newest ones of the log, which need not be read again."""
+        self._newest = (after, lines)
 
     async def plan(self, runs: Sequence[LaneRun], upto: int, incarnation: str) -> bool:
         """Plan a window for each lane that has room and lags behind revision `upto`, to which routes and targets have
@@ -81,7 +87,7 @@ class Planner:
 
     def has_room(self, run: LaneRun) -> bool:
         """Whether the lane may plan on."""
-        return run.room >= _WORTH_READING and run.rows < self.rows_per_lane
+        return run.room >= AT_ONCE and run.rows < self.rows_per_lane
 
     def _is_full(self, run: LaneRun) -> bool:
         return run.room <= 0 or run.rows >= self.rows_per_lane
@@ -104,11 +110,13 @@ class Planner:
         done = Mark(Position(*place), group[0].scanned.hash8)
         try:
             for change in lines:
+                if not active:
+                    return
                 for address in self._stop_for_backfill(change, active):
                     del active[address], targets[address]
                 mark = Mark(Position(change.revision, change.seq), change.hash[:4].hex())
                 table = self._topology.routes.at(change.revision)
-                for planned in plan(change, None, table, targets, incarnation):
+                for planned in plan(change, None, table, targets, incarnation, self._topology.members):
                     await self._add(active[planned.target], change, planned, mark)
                     if self._is_full(active[planned.target]):
                         del active[planned.target], targets[planned.target]
@@ -130,10 +138,12 @@ class Planner:
 
     async def _block(self, after: int, upto: int) -> Sequence[Change]:
         """Whole revisions after a revision. What many lanes will come by for is kept."""
+        if self._newest is not None and self._newest[0] == after and self._newest[1][-1].revision <= upto:
+            return self._newest[1]
         kept = self._blocks.get((after, upto))
         if kept is not None:
             return kept
-        lines = await self._service.log.changes(after, WINDOW, upto=upto)
+        lines = await self._service.log.changes(after, AT_ONCE, upto=upto)
         self._blocks[after, upto] = lines
         self._block_bytes += _size(lines)
         while self._block_bytes > _MOST_BLOCK_BYTES and len(self._blocks) > 1:
@@ -143,30 +153,45 @@ class Planner:
     def _stop_for_backfill(self, change: Change, active: dict[str, LaneRun]) -> list[str]:
         """A lane that meets the put of a route of its own first sends the state that was there before. Returns those
         that stop here."""
-        if change.op is not Op.PUT or change.kind != ROUTE_KIND:
+        if change.namespace != SYSTEM_NAMESPACE:
             return []
-        routes = self._topology.routes
-        named = starts_backfill(change, routes.at(change.revision), routes.at(change.revision - 1))
+        if change.op is Op.EVENT:
+            return self._stop_for_replay(change, active)
+        routes, members = self._topology.routes, self._topology.members
+        named = starts_backfill(change, routes.at(change.revision), members, routes.at(change.revision - 1))
         # A lane was born with the state of all routes of its target's own revision.
         stopping = [each for each in named if each in active and self._topology.born(each) != change.revision]
         for each in stopping:
-            backfill = Backfill(route_uid=change.uid, upto=change.revision, at=0)
+            backfill = Backfill(route_uid=named[each], upto=change.revision, at=0)
             active[each].scanned = Mark(Position(change.revision, change.seq), change.hash[:4].hex(), backfill)
+        return stopping
+
+    def _stop_for_replay(self, change: Change, active: dict[str, LaneRun]) -> list[str]:
+        """A lane that meets a replay for it sends that before it goes on."""
+        place = Position(change.revision, change.seq)
+        found = [each for each in self._topology.gate.replays.values() if each.begins == place]
+        stopping = [address for replay in found for address in replay.targets if address in active]
+        for replay in found:
+            self._on_event(change)
+            at = Position(replay.since, WHOLE).packed
+            for address in stopping:
+                backfill = Backfill(route_uid=replay.session_id, upto=replay.until, at=at)
+                active[address].scanned = Mark(place, change.hash[:4].hex(), backfill)
         return stopping
 
     # --- backfills -------------------------------------------------------------------------------------------------
 
     async def _backfill(self, run: LaneRun, backfill: Backfill, incarnation: str) -> None:
         behind = msgspec.structs.replace(run.scanned, backfill=None)
-        routes = self._routes_of(run, backfill)
-        if not routes:
+        older = self._reader_of(run, backfill, incarnation)
+        if older is None:
             run.scanned = behind
             return
         begun = unpacked(backfill.at)
         lines = await self._read(begun.revision, begun.seq, backfill.upto - 1)
         for change in lines:
             mark = _at(behind, backfill, Position(change.revision, change.seq))
-            planned = await self._older(change, routes, run, incarnation)
+            planned = await older(change)
             if planned is None:
                 run.scanned = mark
                 continue
@@ -175,14 +200,33 @@ class Planner:
                 return
         run.scanned = _at(behind, backfill, Position(lines[-1].revision, WHOLE)) if lines else behind
 
+    def _reader_of(
+        self, run: LaneRun, backfill: Backfill, incarnation: str
+    ) -> Callable[[Change], Awaitable[Planned | None]] | None:
+        """What is planned of an older line; None when nothing is to be sent any more."""
+        replay = self._topology.gate.replays.get(backfill.route_uid)
+        if replay is not None:
+            repeater = repeater_of(self._service, self._topology, replay, incarnation)
+            targets = {run.target.address: run.target}
+
+            async def again(change: Change) -> Planned | None:
+                return next(iter(await repeater.planned(change, targets)), None) if repeater else None
+
+            return again if repeater else None
+        routes = self._routes_of(run, backfill)
+        return partial(self._older, routes=routes, run=run, incarnation=incarnation) if routes else None
+
     def _routes_of(self, run: LaneRun, backfill: Backfill) -> list[Route]:
         """The routes whose state is sent, as of the backfill's line; those that have gone since send nothing more."""
-        table, now = self._topology.routes.at(backfill.upto), self._topology.routes.current().by_uid
-        address = run.target.address
+        then, now = self._topology.routes.at(backfill.upto), self._topology.routes.current().by_uid
+        meant = self._topology.means
         return [
             route
-            for route in table.by_target.get(address, ())
-            if backfill.route_uid in ("", route.uid) and route.uid in now and address in now[route.uid].targets
+            for route in then.to(run.target.address)
+            if backfill.route_uid in ("", route.uid)
+            and meant(route, run.target.address, backfill.upto)
+            and route.uid in now
+            and meant(now[route.uid], run.target.address)
         ]
 
     async def _older(self, change: Change, routes: list[Route], run: LaneRun, incarnation: str) -> Planned | None:
@@ -212,15 +256,40 @@ class Planner:
             seq=change.seq,
             created_at=now,
             updated_at=now,
+            replay_of=planned.replay_of,
         )
         self._news = True
-        if change.op is Op.EVENT:
-            self._on_event(change, planned)
+        if change.op is Op.EVENT and not planned.replay_of:
+            self._on_event(change)
+        if planned.after:
+            delivery = self._as_hop(delivery, planned, mark)
+        delivery = self._topology.gate.judged(delivery)
         behind = "waits behind an earlier change of the same record" if blocked else ""
-        run.add(delivery, change, mark, run.closed(now) or behind)
+        run.add(delivery, change, mark, delivery.reason or run.closed(now) or behind)
+
+    def _as_hop(self, delivery: Delivery, planned: Planned, mark: Mark) -> Delivery:
+        """A later hop of a chain is kept back until the earlier ones have the line. Who is past this lane's own place
+        has seen the line for certain, in a backfill too."""
+        targets = self._topology.targets
+        lanes = tuple(targets[address].uid for address in planned.after if address in targets)
+        if not lanes:
+            return delivery
+        self._topology.gate.chained = True
+        at = delivery.position if mark.backfill is None else mark.position
+        before = next(address for address in reversed(planned.after) if address in targets)
+        return msgspec.structs.replace(
+            delivery,
+            keep=Keep.AFTER,
+            waits_for=WaitsFor(lanes=lanes, at=at.packed, skip=planned.skips),
+            reason=f"after {before.removeprefix(f'{SYSTEM_NAMESPACE}/')}",
+        )
 
     async def _is_blocked(self, run: LaneRun, key: Key) -> bool:
-        """Whether an earlier change of the record has a live row, one that is being stored just now included."""
+        """Whether a change that this one waits for has a live row, one that is being stored just now included."""
+        if run.lane.order is Order.NONE:
+            return False
+        if run.lane.order is Order.STRICT:
+            return run.rows > 0
         while run.rows:
             version = run.row_version
             if run.has_unstored(key) or self.outbox.blocks(run.lane.lane_id, key):

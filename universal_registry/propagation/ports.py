@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
 import msgspec
 
 from universal_registry.kernel.ids import Key
-from universal_registry.propagation.lane import Attempt, Counters, Delivery, Lane, Session, Settlements
+from universal_registry.propagation.command import Command
+from universal_registry.propagation.lane import (
+    Attempt,
+    Control,
+    Counters,
+    Delivery,
+    Lane,
+    Position,
+    Session,
+    Settlements,
+    Transition,
+)
 from universal_registry.propagation.outcome import Outcome
 from universal_registry.security.addresses import Policy
 
@@ -48,14 +59,28 @@ class Depth(msgspec.Struct, frozen=True, kw_only=True):
     counters: Counters
 
 
+class Claimed(msgspec.Struct, frozen=True):
+    """What a daemon holds now. `share`: of how many lanes it is to keep at most; more are for others. `lanes`: all of
+    its own; None: those that it knew of, and no other."""
+
+    share: int
+    lanes: Sequence[Lane] | None
+
+
 class LaneStore(Protocol):
     """The propagation store. `apply` is its only write besides taking ownership."""
 
     async def lanes(self) -> Sequence[Lane]: ...
 
-    async def claim(self, owner: str, now: datetime, lease_until: datetime) -> Sequence[Lane]:
-        """Take (or renew) all lanes that are free, expired or ours; a new owner raises the generation. On SQLite a new
-        boot takes all. Rows that a dead owner left SENDING become PENDING with `crashes` + 1; at 3 they are dead."""
+    async def claim(
+        self, owner: str, now: datetime, lease_until: datetime, *, leaving: Collection[str] = (), holding: int = -1
+    ) -> Claimed:
+        """Be at work until `lease_until`, which holds the lanes of `owner`: without some of them (`leaving`), of which
+        nothing may be under way, and with more as there are free ones and it has less than its share. A new owner
+        raises the generation. `holding`: how many lanes it knows of, without those. A lease that ends now gives up all.
+
+        On SQLite a new boot takes all. Rows that a dead owner left SENDING become PENDING with `crashes` + 1; at 3 they
+        are dead."""
         ...
 
     async def apply(self, settlements: Settlements) -> None:
@@ -77,6 +102,23 @@ class LaneStore(Protocol):
 
     async def depth(self) -> Depth: ...
 
+    async def rebase(self, now: datetime) -> None:
+        """The clock has gone back to `now`: in the lanes that are ours, what waits since a later moment waits as long
+        as it was to, from now."""
+        ...
+
+
+class LaneCommands(Protocol):
+    """What people tell lanes, on its way to their owners. What is done is taken away by `apply` (`obeyed`)."""
+
+    async def give(self, command: Command) -> None:
+        """Store it, durably."""
+        ...
+
+    async def commands(self) -> Sequence[Command]:
+        """What is still to be done, of all lanes, in the order in which it was given."""
+        ...
+
 
 class LaneQueries(Protocol):
     """Reads for people."""
@@ -91,10 +133,53 @@ class LaneQueries(Protocol):
         limit: int = 1000,
     ) -> Sequence[Delivery]: ...
 
+    async def delivery(self, delivery_id: str) -> Delivery | None:
+        """The row of one delivery; None: there is none, or it was delivered."""
+        ...
+
     async def attempts(self, delivery_id: str) -> Sequence[Attempt]: ...
 
     async def sessions(self, session_id: str | None = None) -> Sequence[Session]: ...
 
+    async def oldest(self) -> Mapping[str, datetime]:
+        """Lane id -> when its oldest delivery that has not ended was planned; only lanes that have one."""
+        ...
 
-class PropagationStore(LaneStore, LaneQueries, Protocol):
-    """Both, as the engine holds them."""
+
+class Looked(msgspec.Struct, frozen=True):
+    """A delivery kept back after others, and whether it waits no longer."""
+
+    lane_id: str
+    position: Position
+    released: bool
+
+
+class SessionStore(Protocol):
+    """What becomes of sessions, over all lanes."""
+
+    async def control(self, control: Control, incarnation: str) -> None:
+        """Do the word to the deliveries of its session that no daemon has under way, durably; one that is a line of the
+        log once, whoever asks."""
+        ...
+
+    async def controls_done(self, incarnation: str) -> int:
+        """The place (packed) of the newest such line that was done; 0 when none was."""
+        ...
+
+    async def release(self, after: Position, limit: int, now: datetime) -> Sequence[Looked]:
+        """Look at deliveries of our lanes that wait for earlier hops of a chain, from a place on, and let go of those
+        that wait no longer."""
+        ...
+
+    async def open_sessions(self, after: str, limit: int) -> Sequence[tuple[Session, Sequence[str]]]:
+        """One-shot sessions that have not ended, by id, each with the states of its targets (pending, retry, executed,
+        failed, cancelled)."""
+        ...
+
+    async def transitions(self, session_id: str) -> Sequence[Transition]:
+        """The steps of a session, oldest first."""
+        ...
+
+
+class PropagationStore(LaneStore, LaneQueries, LaneCommands, SessionStore, Protocol):
+    """All of it, as the engine holds it."""

@@ -1,4 +1,4 @@
-"""The body of a delivery: a CloudEvents 1.0 event in structured JSON form. Pure; rendered from a line of the log."""
+"""What a delivery says: a CloudEvents 1.0 event, made from a line of the log. Pure; `formats` writes it down."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import Any
 from msgspec.structs import replace
 
 from universal_registry.kernel.errors import Corrupt
-from universal_registry.kernel.jsonvalue import canonical
 from universal_registry.log.change import Change, Op
 from universal_registry.registry.record import Record, decode_record, document
 
-CONTENT_TYPE = "application/cloudevents+json; charset=utf-8"
+Event = dict[str, Any]
 _KEPT = {"$secret": "kept"}
 
 
@@ -26,10 +25,10 @@ def verb(change: Change) -> str:
             return "event"
 
 
-def render_state(
+def state_event(
     change: Change, incarnation: str, record: Record | None = None, clear_spec: dict[str, Any] | None = None
-) -> bytes:
-    """The body for a put or a deletion: the record as of that line (of a deletion: as it last was).
+) -> Event:
+    """The event of a put or a deletion: the record as of that line (of a deletion: as it last was).
 
     `record`: the line's body, decoded, where that is at hand. `clear_spec`: its spec with secrets revealed, only where
     the route includes them; without it each secret reads `{"$secret": "kept"}`.
@@ -47,25 +46,23 @@ def render_state(
     return _event(change, incarnation, data)
 
 
-def render_event(change: Change, incarnation: str, payload: Any) -> bytes:
-    """The body for a one-shot event: the payload as it was given, any JSON value."""
+def payload_event(change: Change, incarnation: str, payload: Any) -> Event:
+    """A one-shot event: the payload as it was given, any JSON value."""
     return _event(change, incarnation, payload)
 
 
-def render_test(incarnation: str, target: str, test_id: str, at: str) -> bytes:
-    """The body of the event that `target test` sends; it stands in no log. `at`: RFC 3339 UTC."""
-    return canonical(
-        {
-            "specversion": "1.0",
-            "id": f"{incarnation}.test.{test_id}",
-            "source": f"/registries/{incarnation}",
-            "type": "registry.target.test.v1",
-            "subject": f"endpoint/{target}",
-            "time": at,
-            "datacontenttype": "application/json",
-            "data": {"test": True, "target": target},
-        }
-    )
+def target_event(incarnation: str, target: str, what: str, event_id: str, at: str, data: dict[str, Any]) -> Event:
+    """What is sent to a target for its own sake (`test`, `challenge`); it stands in no log. `at`: RFC 3339 UTC."""
+    return {
+        "specversion": "1.0",
+        "id": f"{incarnation}.{what}.{event_id}",
+        "source": f"/registries/{incarnation}",
+        "type": f"registry.target.{what}.v1",
+        "subject": f"endpoint/{target}",
+        "time": at,
+        "datacontenttype": "application/json",
+        "data": {"target": target, **data},
+    }
 
 
 def redacted(value: Any) -> Any:
@@ -85,17 +82,15 @@ def _record_of(change: Change) -> Record:
     return decode_record(change.body)
 
 
-def _event(change: Change, incarnation: str, data: Any) -> bytes:
-    return canonical(
-        {
-            "specversion": "1.0",
-            "id": f"{incarnation}.{change.revision}.{change.seq}",
-            "source": f"/registries/{incarnation}",
-            "type": f"registry.{change.kind}.{verb(change)}.v1",
-            "subject": str(change.key),
-            "time": change.at,
-            "sequence": f"{change.revision:016d}.{change.seq:06d}",
-            "datacontenttype": "application/json",
-            "data": data,
-        }
-    )
+def _event(change: Change, incarnation: str, data: Any) -> Event:
+    return {
+        "specversion": "1.0",
+        "id": f"{incarnation}.{change.revision}.{change.seq}",
+        "source": f"/registries/{incarnation}",
+        "type": f"registry.{change.kind}.{verb(change)}.v1",
+        "subject": str(change.key),
+        "time": change.at,
+        "sequence": f"{change.revision:016d}.{change.seq:06d}",
+        "datacontenttype": "application/json",
+        "data": data,
+    }

@@ -11,6 +11,9 @@ import msgspec
 from universal_registry.kernel.errors import Invalid
 from universal_registry.kernel.ids import SYSTEM_NAMESPACE
 from universal_registry.log.change import Change, Op
+from universal_registry.propagation.audience import Audience, own_names
+from universal_registry.propagation.filters import Filter, parse_filter
+from universal_registry.propagation.modes import ON_FAILURE, SHAPES, SKIP, STOP, mode_of
 from universal_registry.registry.catalogue import Catalogue
 from universal_registry.registry.record import Record, decode_record
 from universal_registry.registry.selector import Selector, glob_parts, parse_selector
@@ -18,15 +21,30 @@ from universal_registry.registry.words import shown
 
 KIND = "policy"
 CLASSIFICATION = "PropagationPolicy"
-MODES = ("unidirectional",)
-_WORDS = frozenset({"mode", "selector", "targets", "secrets", "source", "pattern", "exclude", "delivery"})
+_WORDS = frozenset(
+    {
+        "mode",
+        "pattern",
+        "selector",
+        "filter",
+        "source",
+        "targets",
+        "exclude",
+        "follow",
+        "on_failure",
+        "secrets",
+        "delivery",
+    }
+)
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
     """A standing propagation: changes that `selector` matches go to each of `targets` ("namespace/name", no repeats).
 
     `uid` is also its session's id. `kinds`: the only kinds it can match (empty: any), for the index. `source`:
-    as typed.
+    as typed. `follow`: the targets are all that the audience means at a line's own revision, and none are named;
+    `audience` without it: what was left out when they were named. `after`: each target waits for the one before it;
+    `skips`: also after one that was given up. `peers`: the other sides of a two-way route; nothing is sent to them yet.
     """
 
     name: str
@@ -35,10 +53,20 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     mode: str
     selector: Selector
     targets: tuple[str, ...]
+    filter: Filter = Filter()
     secrets_included: bool = False
     source: str = ""
     created_at: str = ""
     kinds: tuple[str, ...] = ()
+    follow: bool = False
+    audience: Audience = Audience()
+    skips: bool = False
+    peers: tuple[str, ...] = ()
+
+    @property
+    def after(self) -> bool:
+        """Whether each target waits for the one before it."""
+        return SHAPES[self.mode].after
 
     @property
     def precedence(self) -> tuple[bool, str, str]:
@@ -47,7 +75,16 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
     def same_delivery(self, other: Route) -> bool:
         """Whether both say the same of what is sent, targets aside."""
-        return self.selector == other.selector and self.secrets_included == other.secrets_included
+        mine = (self.selector, self.filter, self.secrets_included)
+        return mine == (other.selector, other.filter, other.secrets_included)
+
+    def takes(self, change: Change, record: Record) -> bool:
+        """Whether it sends that change of the record."""
+        return self.selector.matches(record) and self.filter.matches(change, record)
+
+    def earlier(self, address: str) -> tuple[str, ...]:
+        """The targets that this one waits for."""
+        return self.targets[: self.targets.index(address)] if self.after and address in self.targets else ()
 
 
 def parse_route(record: Record, catalogue: Catalogue) -> Route | None:
@@ -62,45 +99,68 @@ def parse_route(record: Record, catalogue: Catalogue) -> Route | None:
         return None
     if not isinstance(body, dict):
         raise Invalid(f"route {shown(record.name)}: spec.propagation must be an object")
-    mode = body.get("mode", MODES[0])
-    _check_built(record.name, mode, body)
+    mode = _mode(record.name, body)
     terms = body.get("selector", {})
     if not isinstance(terms, str | dict | list):
         raise Invalid(f"route {shown(record.name)}: its selector must be text or an object")
-    selector = parse_selector(terms, catalogue)
+    selector, source, follow = parse_selector(terms, catalogue), str(body.get("source", "")), body.get("follow") is True
+    named = () if follow else _targets(record.name, body.get("targets"), empty=SHAPES[mode].everyone)
     return Route(
         name=record.name,
         uid=record.uid,
         revision=record.revision,
         mode=mode,
         selector=selector,
-        targets=_targets(record.name, body.get("targets")),
+        filter=_filter(record.name, body.get("filter", "")),
+        targets=() if SHAPES[mode].two_way else named,
         secrets_included=body.get("secrets", "redact") == "include",
-        source=str(body.get("source", "")),
+        source=source,
         created_at=record.created_at,
         kinds=_kinds(selector, catalogue),
+        follow=follow,
+        audience=Audience(exclude=tuple(body.get("exclude", ())), itself=own_names(source)),
+        skips=body.get("on_failure", STOP) == SKIP,
+        peers=named if SHAPES[mode].two_way else (),
     )
 
 
-def _check_built(name: str, mode: Any, body: dict[str, Any]) -> None:
-    """Refuses what would change the meaning if it were passed over."""
-    if mode not in MODES:
-        raise Invalid(f"route {shown(name)}: mode {shown(mode)} is not built yet", hint="built: " + ", ".join(MODES))
-    if body.get("secrets", "redact") not in ("redact", "include"):
-        raise Invalid(f"route {shown(name)}: secrets is {shown(body['secrets'])}", hint="redact or include")
-    if body.get("pattern", "fanout") != "fanout":
-        raise Invalid(f"route {shown(name)}: pattern {shown(body['pattern'])} is not built yet", hint="built: fanout")
+def _filter(name: str, text: Any) -> Filter:
+    if not isinstance(text, str):
+        raise Invalid(f"route {shown(name)}: its filter must be text", hint="such as verb=deleted")
+    try:
+        return parse_filter(text)
+    except Invalid as error:
+        raise Invalid(f"route {shown(name)}: {error.message}", hint=error.hint) from None
+
+
+def _mode(name: str, body: dict[str, Any]) -> str:
+    """The route's mode. Refuses what would change the meaning if it were passed over."""
+    try:
+        mode = mode_of(body)
+    except Invalid as error:
+        raise Invalid(f"route {shown(name)}: {error.message}", hint=error.hint) from None
+    for word, allowed in (("secrets", ("redact", "include")), ("on_failure", ON_FAILURE), ("follow", (True, False))):
+        if word in body and body[word] not in allowed:
+            raise Invalid(f"route {shown(name)}: {word} is {shown(body[word])}", hint=" or ".join(map(str, allowed)))
     if body.get("delivery", "every") != "every":
         raise Invalid(f"route {shown(name)}: delivery {shown(body['delivery'])} is not built yet", hint="built: every")
-    if body.get("exclude"):
-        raise Invalid(f"route {shown(name)}: exclude is not built yet", hint="list the targets instead")
+    if (body.get("follow") or body.get("exclude")) and not SHAPES[mode].everyone:
+        raise Invalid(
+            f"route {shown(name)}: follow and exclude are for mode broadcast", hint="list the targets instead"
+        )
+    exclude = body.get("exclude", [])
+    if not isinstance(exclude, list) or not all(isinstance(word, str) and word for word in exclude):
+        raise Invalid(f"route {shown(name)}: exclude must be a list of words", hint="such as [internal, test-*]")
     unknown = sorted(set(body) - _WORDS)
     if unknown:
         raise Invalid(f"route {shown(name)}: unknown option {shown(unknown[0])}", hint=", ".join(sorted(_WORDS)))
+    return mode
 
 
-def _targets(name: str, value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not value or not all(isinstance(each, str) and each for each in value):
+def _targets(name: str, value: Any, *, empty: bool) -> tuple[str, ...]:
+    """`empty`: there may be none, as of a broadcast when no target had been made yet."""
+    listed = isinstance(value, list) and all(isinstance(each, str) and each for each in value)
+    if not listed or not (value or empty):
         raise Invalid(f"route {shown(name)}: targets must be a list of names", hint="such as [system/mine]")
     return tuple(dict.fromkeys(full_address(each) for each in value))
 
@@ -135,6 +195,18 @@ class RouteTable:
             for target in route.targets:
                 found.setdefault(target, []).append(route)
         return {target: tuple(routes) for target, routes in found.items()}
+
+    def to(self, address: str) -> tuple[Route, ...]:
+        """The routes that name the target, and those that may mean it, in order of precedence."""
+        named = self.by_target.get(address, ())
+        if not self.following:
+            return named
+        return tuple(sorted((*named, *self.following), key=lambda route: route.precedence))
+
+    @cached_property
+    def following(self) -> tuple[Route, ...]:
+        """The routes whose targets are not named, but all that their audience means."""
+        return tuple(route for route in self.routes if route.follow)
 
     @cached_property
     def _broad(self) -> dict[str, tuple[Route, ...]]:

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from universal_registry.kernel.ids import SYSTEM_NAMESPACE
+from universal_registry.propagation.disabling import notice
 from universal_registry.propagation.inventory import UNKNOWN_LAG, EngineView, Inventory
 from universal_registry.propagation.ports import LaneStore
 from universal_registry.propagation.views import target_view
@@ -59,6 +60,8 @@ def warnings_of(inventory: Inventory) -> list[str]:
         if held := inventory.held(address):
             waiting = f", {lane.rows} waiting" if lane is not None and lane.rows else ""
             found.append(f"target {name}: {held}{waiting}")
+        if lane is not None and (soon := notice(lane)):
+            found.append(f"target {name}: {soon}")
         if lane is not None and lane.dead:
             found.append(f"target {name}: {lane.dead} given up: ureg delivery ls")
     found += [f"{fault}; nothing follows it" for fault in inventory.faults.values()]

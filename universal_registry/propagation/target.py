@@ -2,29 +2,60 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from enum import StrEnum
+from hashlib import sha256
+from typing import Any, TypeVar
 
 import msgspec
 
 from universal_registry.kernel.errors import AddressRefused, Invalid
 from universal_registry.kernel.ids import SYSTEM_NAMESPACE
+from universal_registry.propagation.formats import Format, Shape, check_shape
+from universal_registry.propagation.lane import Order
+from universal_registry.propagation.traffic import AtFault, Revisions, Traffic
 from universal_registry.registry.record import Record
 from universal_registry.registry.words import shown
 from universal_registry.security.addresses import Policy, check_url
 from universal_registry.security.signing import parse_secret
+from universal_registry.security.wire import parse_wire_key
 
 KIND = "endpoint"
-FORMATS = ("cloudevents",)
+VALIDATED_AT, VALIDATED_URL = "validated_at", "validated_url"
+"""The annotations of a target whose receiver answered a challenge: when, and the digest of the URL it stood at."""
 _MOST_IN_FLIGHT = 10_000
 _LONGEST_TIMEOUT = 3600.0
+_HIGHEST_RATE = 100_000.0
+_SHAPED = ("format", "format_version", "template", "content_type")
+_CONTENT_TYPE = re.compile(r"[\w.+-]{1,60}/[\w.+-]{1,60}(; *[\w-]+=[\w.-]+){0,4}", re.ASCII)
+Word = TypeVar("Word", bound=StrEnum)
+
+
+class Signing(StrEnum):
+    """How requests are signed: with the shared secret (v1), with the registry's own Ed25519 key (v1a), or with both."""
+
+    HMAC = "hmac"
+    ED25519 = "ed25519"
+    BOTH = "both"
+
+
+class Seal(StrEnum):
+    """Whether bodies are sealed. AUTO: where they would travel in clear beyond this machine, or hold secrets."""
+
+    AUTO = "auto"
+    ALWAYS = "always"
+    NEVER = "never"
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
     """What one lane delivers to. `url` None: declared, without an address yet. `timeout`: seconds for one attempt.
 
-    `secret` is the signing secret in clear (`whsec_...`; None: unsigned); neither it nor the URL appears in the repr.
-    `in_flight` and `timeout` None: the settings decide. `fault`: why its record cannot be used as it stands, or empty.
-    `updated_at`: of its record.
+    `secret` is the signing secret in clear (`whsec_...`; None: no v1 signature), `seal_key` the sealing key
+    (`sealkey_...`), and of each the one before, with the moment when its overlap ends. Neither these nor the URL appear
+    in the repr. `in_flight` and `timeout` None: the settings decide. `fault`: why its record cannot be used as it
+    stands, or empty. `updated_at`: of its record. `validated_at`: when its receiver answered a challenge at this URL.
     """
 
     namespace: str
@@ -43,6 +74,46 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     insecure_http: bool
     fault: str = ""
     updated_at: str = ""
+    signing: Signing = Signing.HMAC
+    previous_secret: str | None = None
+    previous_secret_until: datetime | None = None
+    seal: Seal = Seal.AUTO
+    seal_key: str | None = None
+    previous_seal_key: str | None = None
+    previous_seal_key_until: datetime | None = None
+    format_version: int = 1
+    template: str = ""
+    content_type: str = ""
+    validated_at: str = ""
+    traffic: Traffic = Traffic()
+
+    @property
+    def shape(self) -> Shape:
+        """How events are written for it."""
+        return Shape(Format(self.format), self.format_version, self.template, self.content_type)
+
+    @property
+    def in_clear(self) -> bool:
+        """Whether its URL is http beyond this machine: whoever is on the way reads what is not sealed."""
+        return (self.url or "").lower().startswith("http:") and self.network is not Policy.LOOPBACK
+
+    def secrets_at(self, now: datetime) -> tuple[str, ...]:
+        """The secrets that sign now, the newest first: while a secret is rotated, the one before, too."""
+        if self.secret is None or self.signing is Signing.ED25519:
+            return ()
+        overlap = self.previous_secret_until is not None and now < self.previous_secret_until
+        return (self.secret, self.previous_secret) if overlap and self.previous_secret else (self.secret,)
+
+    def seal_key_at(self, now: datetime) -> str | None:
+        """The key that seals now: until the overlap ends the one before, so that receivers can be given the new one."""
+        overlap = self.previous_seal_key_until is not None and now < self.previous_seal_key_until
+        return self.previous_seal_key if overlap and self.previous_seal_key else self.seal_key
+
+    def seals(self, *, with_secrets: bool) -> bool:
+        """Whether a body is sealed for it, the settings allowing."""
+        if self.seal_key is None or self.seal is Seal.NEVER:
+            return False
+        return self.seal is Seal.ALWAYS or with_secrets or self.in_clear
 
     @property
     def address(self) -> str:
@@ -71,26 +142,72 @@ def parse_target(record: Record, spec_in_clear: dict[str, Any]) -> Target | None
     delivery = spec_in_clear.get("delivery")
     if record.kind != KIND or record.namespace != SYSTEM_NAMESPACE or not isinstance(delivery, dict):
         return None
-    reader = _Reader(delivery)
-    insecure_http = reader.flag("insecure_http")
+    read = _read(record.name, spec_in_clear.get("url"), delivery)
     return Target(
         namespace=record.namespace,
         name=record.name,
         uid=record.uid,
         revision=record.revision,
         created_revision=record.created_revision,
-        transport=reader.text("transport", "webhook") or "webhook",
-        url=reader.url(spec_in_clear.get("url"), insecure_http),
-        secret=reader.signing(reader.text("secret", None)),
-        network=reader.network(),
-        format=reader.format(),
-        in_flight=reader.whole("in_flight"),
-        timeout=reader.seconds("timeout"),
-        paused=reader.flag("paused"),
-        insecure_http=insecure_http,
-        fault=reader.fault,
         updated_at=record.updated_at,
+        validated_at=_validated_at(record, read["url"]),
+        **read,
     )
+
+
+def check_delivery(name: str, url: str | None, delivery: dict[str, Any]) -> None:
+    """Raises Invalid, naming the field, for a `spec.delivery` (in clear) that would hold the target as a fault."""
+    fault = _read(name, url, delivery)["fault"]
+    if fault:
+        raise Invalid(f"target {name}: {fault}", path="spec.delivery")
+
+
+def _read(name: str, url: object, delivery: dict[str, Any]) -> dict[str, Any]:
+    """What `spec.url` and `spec.delivery` say, by the fields of Target."""
+    reader = _Reader(delivery)
+    insecure_http = reader.flag("insecure_http")
+    shape = reader.shape()
+    read = {
+        "traffic": reader.traffic(),
+        "transport": reader.text("transport", "webhook") or "webhook",
+        "url": reader.url(url, insecure_http),
+        "secret": reader.secret("secret", parse_secret),
+        "network": reader.word("network", Policy.PUBLIC),
+        "format": shape.format.value,
+        "format_version": shape.version,
+        "template": shape.template,
+        "content_type": shape.content_type,
+        "in_flight": reader.whole("in_flight"),
+        "timeout": reader.seconds("timeout"),
+        "paused": reader.flag("paused"),
+        "insecure_http": insecure_http,
+        "signing": reader.word("signing", Signing.HMAC),
+        "previous_secret": reader.secret("previous_secret", parse_secret),
+        "previous_secret_until": reader.moment("previous_secret_until"),
+        "seal": reader.seal(name),
+        "seal_key": reader.secret("seal_key", parse_wire_key),
+        "previous_seal_key": reader.secret("previous_seal_key", parse_wire_key),
+        "previous_seal_key_until": reader.moment("previous_seal_key_until"),
+    }
+    return {**read, "fault": reader.fault}
+
+
+def url_digest(url: str) -> str:
+    """What stands for a URL where the URL itself, which may be a secret, must not."""
+    return sha256(url.encode(errors="surrogatepass")).hexdigest()[:16]
+
+
+def check_content_type(text: str) -> None:
+    """Raises Invalid for what cannot stand in a header."""
+    if text and not _CONTENT_TYPE.fullmatch(text):
+        raise Invalid(f"content_type {shown(text)} is no media type", hint="such as text/plain; charset=utf-8")
+
+
+def _validated_at(record: Record, url: str | None) -> str:
+    """When the receiver answered the challenge; nothing when the target has moved since."""
+    notes = record.annotations
+    same = url is not None and notes.get(VALIDATED_URL) == url_digest(url)
+    return notes.get(VALIDATED_AT, "") if same else ""
 
 
 class _Reader:
@@ -107,7 +224,7 @@ class _Reader:
         value = self._delivery.get(field, default)
         if value is None or isinstance(value, str):
             return value
-        self._bad(field, "no text" if field == "secret" else value, "text")
+        self._bad(field, "no text" if "secret" in field or "key" in field else value, "text")
         return default
 
     def url(self, value: object, insecure_http: bool) -> str | None:
@@ -119,28 +236,73 @@ class _Reader:
             self.fault = self.fault or f"spec.url: {error}"
         return value
 
-    def signing(self, secret: str | None) -> str | None:
-        if secret is None:
+    def secret(self, field: str, parse: Callable[[str], bytes]) -> str | None:
+        """A secret, if there is one that its reader takes."""
+        text = self.text(field, None)
+        if text is None:
             return None
         try:
-            parse_secret(secret)
+            parse(text)
         except Invalid as error:
-            self.fault = self.fault or f"spec.delivery.secret: {error.message}"
+            self.fault = self.fault or f"spec.delivery.{field}: {error.message}"
             return None
-        return secret
+        return text
 
-    def network(self) -> Policy:
-        value = self._delivery.get("network", Policy.PUBLIC.value)
-        if isinstance(value, str) and value in list(Policy):
-            return Policy(value)
-        self._bad("network", value, " or ".join(Policy))
-        return Policy.PUBLIC
+    def word(self, field: str, default: Word) -> Word:
+        if field not in self._delivery:
+            return default
+        value, words = self._delivery[field], type(default)
+        try:
+            return words(value)
+        except ValueError:
+            self._bad(field, value, " or ".join(words))
+            return default
 
-    def format(self) -> str:
-        value = self._delivery.get("format", FORMATS[0])
-        if value not in FORMATS:
-            self._bad("format", value, "built yet; built: " + ", ".join(FORMATS))
-        return str(value)
+    def seal(self, name: str) -> Seal:
+        seal = self.word("seal", Seal.AUTO)
+        if seal is Seal.ALWAYS and self._delivery.get("seal_key") is None:
+            command = f"ureg target key rotate {shell_word(name)}"
+            self.fault = self.fault or f"spec.delivery.seal is always, and there is no seal_key: {command}"
+        return seal
+
+    def moment(self, field: str) -> datetime | None:
+        text = self.text(field, None)
+        if text is None:
+            return None
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            moment = None
+        if moment is None or moment.tzinfo is None:
+            self._bad(field, text, "a time with zone, as 2030-01-31T12:00:00Z")
+            return None
+        return moment.astimezone(UTC)
+
+    def shape(self) -> Shape:
+        if self._delivery.keys().isdisjoint(_SHAPED):
+            return Shape()
+        version = self.whole("format_version")
+        shape = Shape(
+            self.word("format", Format.CLOUDEVENTS),
+            1 if version is None else version,
+            self.text("template", "") or "",
+            self.text("content_type", "") or "",
+        )
+        try:
+            check_shape(shape)
+            check_content_type(shape.content_type)
+        except Invalid as error:
+            self.fault = self.fault or f"spec.delivery: {error}"
+        return shape
+
+    def traffic(self) -> Traffic:
+        return Traffic(
+            order=self.word("order", Order.PER_KEY),
+            revisions=self.word("delivery", Revisions.EVERY),
+            rejected=self.word("rejected", AtFault.DEAD),
+            rate=self.number("rate", f"deliveries a second, at most {_HIGHEST_RATE:.0f}", _HIGHEST_RATE),
+            weight=self.whole("weight") or 1,
+        )
 
     def flag(self, field: str) -> bool:
         value = self._delivery.get(field, False)
@@ -158,12 +320,15 @@ class _Reader:
         return None
 
     def seconds(self, field: str) -> float | None:
+        return self.number(field, f"seconds, at most {_LONGEST_TIMEOUT:.0f}", _LONGEST_TIMEOUT)
+
+    def number(self, field: str, wanted: str, most: float) -> float | None:
         value = self._delivery.get(field)
         if value is None:
             return None
-        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= _LONGEST_TIMEOUT:
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= most:
             return float(value)
-        self._bad(field, value, f"seconds, at most {_LONGEST_TIMEOUT:.0f}")
+        self._bad(field, value, wanted)
         return None
 
 

@@ -10,21 +10,31 @@ from universal_registry.kernel.errors import Corrupt
 from universal_registry.kernel.ids import SYSTEM_NAMESPACE
 from universal_registry.log.change import Change, Op
 from universal_registry.log.cursor import Head
+from universal_registry.propagation.audience import Members, facts_of
+from universal_registry.propagation.gate import Gate
 from universal_registry.propagation.lane import Backfill, Lane, Position
 from universal_registry.propagation.route import KIND as ROUTE_KIND
-from universal_registry.propagation.route import RouteHistory
+from universal_registry.propagation.route import Route, RouteHistory
 from universal_registry.propagation.target import KIND as TARGET_KIND
 from universal_registry.propagation.target import Target, parse_target
 from universal_registry.registry.record import Record, decode_record
 from universal_registry.registry.service import RegistryService
 
+NEWEST = 1 << 62
+"""As a revision: whatever comes last."""
+
 
 class Topology:
-    """Follows the lines about endpoints and policies in `system`. `targets`: by address, as of the newest line read."""
+    """Follows the lines about endpoints and policies in `system`. `targets`: by address, as of the newest line read.
+
+    `members`: who was a target when, for the routes that mean all but some. `gate`: what was said about sessions.
+    """
 
     def __init__(self, service: RegistryService) -> None:
         self._service = service
         self.routes = RouteHistory(service.catalogue)
+        self.members = Members()
+        self.gate = Gate()
         self.targets: dict[str, Target] = {}
         self._born: dict[str, tuple[Position, str]] = {}
 
@@ -36,7 +46,11 @@ class Topology:
 
     def follow(self, change: Change) -> bool:
         """Take a line into account; True when targets or routes changed."""
-        if change.namespace != SYSTEM_NAMESPACE or change.op is Op.EVENT:
+        if change.namespace != SYSTEM_NAMESPACE:
+            return False
+        if change.op is Op.EVENT:
+            if change.kind == ROUTE_KIND:
+                self.gate.follow(change)
             return False
         if change.kind == ROUTE_KIND:
             return self.routes.add(change)
@@ -46,16 +60,29 @@ class Topology:
 
     def _target(self, change: Change) -> bool:
         address = f"{change.namespace}/{change.name}"
-        before, target = self.targets.get(address), None
+        before, target, facts = self.targets.get(address), None, None
         if change.op is Op.PUT and change.body is not None:
-            target = read_target(self._service, decode_record(change.body))
+            record = decode_record(change.body)
+            target = read_target(self._service, record)
+            facts = facts_of(record) if target else None
+        moved = self.members.set(address, change.revision, facts)
         if target is None:
             self.targets.pop(address, None)
             return before is not None
         if before is None or before.uid != target.uid:
             self._born[address] = (Position(change.revision, change.seq), change.hash[:4].hex())
         self.targets[address] = target
-        return target != before
+        return target != before or moved
+
+    def means(self, route: Route, address: str, revision: int | None = None) -> bool:
+        """Whether the route went to the target at a revision, or goes to it as far as the log was read."""
+        if not route.follow:
+            return address in route.targets
+        return self.members.includes(route.audience, address, NEWEST if revision is None else revision)
+
+    def meant(self, route: Route) -> tuple[str, ...]:
+        """The targets that the route goes to, as far as the log was read; of a two-way route its other sides."""
+        return tuple(self.members.meant(route.audience, NEWEST)) if route.follow else route.targets or route.peers
 
     def born(self, address: str) -> int | None:
         """The revision at which the target became one."""

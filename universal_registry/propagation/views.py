@@ -10,6 +10,7 @@ import msgspec
 from universal_registry.propagation.inventory import Inventory
 from universal_registry.propagation.lane import WHOLE, Attempt, Delivery, Lane
 from universal_registry.propagation.route import Route
+from universal_registry.propagation.target import Signing
 
 
 def moment_text(moment: datetime | None) -> str | None:
@@ -23,7 +24,7 @@ def target_view(inventory: Inventory, address: str) -> dict[str, Any]:
     """A target with the state of its lane. `state`: ready | held | paused; `reason` says why it is not ready."""
     target, record = inventory.targets[address], inventory.records[address]
     held = inventory.held(address)
-    delivery = record.spec.get("delivery")
+    delivery = record.spec.get("delivery") or {}
     return {
         "target": address,
         "namespace": target.namespace,
@@ -34,11 +35,44 @@ def target_view(inventory: Inventory, address: str) -> dict[str, Any]:
         "transport": target.transport,
         "network": target.network.value,
         "format": target.format,
-        "signed": isinstance(delivery, dict) and "secret" in delivery,
+        "format_version": target.format_version,
+        "signed": "secret" in delivery or target.signing is not Signing.HMAC,
+        "signing": target.signing.value,
+        "secret_overlap_until": moment_text(target.previous_secret_until),
+        "seal": target.seal.value,
+        "seal_key": "seal_key" in delivery,
+        "seal_key_overlap_until": moment_text(target.previous_seal_key_until),
+        "insecure_http": target.insecure_http,
+        "order": target.traffic.order.value,
+        "delivery": target.traffic.revisions.value,
+        "rejected": target.traffic.rejected.value,
+        "rate": target.traffic.rate,
+        "weight": target.traffic.weight,
+        "in_flight": target.in_flight,
+        "validated_at": target.validated_at or None,
         "state": ("paused" if held == "paused" else "held") if held else "ready",
         "reason": held,
         "routes": [route.name for route in inventory.table.by_target.get(address, ())],
+        "drift": drift_view(inventory, address),
         "lane": lane_view(inventory, lane) if (lane := inventory.lane(address)) else None,
+    }
+
+
+def drift_view(inventory: Inventory, address: str) -> dict[str, Any]:
+    """How far a target is from what it is to have: deliveries that wait, that were given up, and revisions that nobody
+    has looked at for it yet."""
+    lane = inventory.lane(address)
+    routed = bool(inventory.table.by_target.get(address))
+    unread = 0
+    if routed:
+        unread = max(0, inventory.head - (inventory.position(lane).revision if lane else 0))
+    waiting, dead = (lane.rows, lane.dead) if lane else (0, 0)
+    backfill = lane is not None and lane.backfill is not None
+    return {
+        "in_sync": not (waiting or dead or unread or backfill),
+        "waiting": waiting,
+        "given_up": dead,
+        "unread": unread,
     }
 
 
@@ -53,6 +87,13 @@ def lane_view(inventory: Inventory, lane: Lane) -> dict[str, Any]:
         "failures": lane.failures,
         "open_until": moment_text(lane.open_until),
         "pause_until": moment_text(lane.pause_until),
+        "hold": lane.guard.hold.value,
+        "paused": lane.paused,
+        "by": lane.guard.opened_by or lane.guard.by,
+        "slow_start": lane.guard.ramp or None,
+        "failing_since": moment_text(lane.guard.failing_since),
+        "disabled_soon": lane.guard.noticed_at is not None and not lane.held,
+        "superseded": lane.guard.superseded,
         "queued": lane.rows,
         "dead": lane.dead,
         "delivered": lane.delivered,
@@ -71,7 +112,11 @@ def route_view(route: Route) -> dict[str, Any]:
         "mode": route.mode,
         "source": route.source,
         "selector": msgspec.json.decode(msgspec.json.encode(route.selector)),
-        "targets": list(route.targets),
+        "filter": route.filter.text,
+        "targets": list(route.targets or route.peers),
+        "exclude": list(route.audience.exclude),
+        "follow": route.follow,
+        "on_failure": ("skip" if route.skips else "stop") if route.after else None,
         "secrets": "include" if route.secrets_included else "redact",
     }
 
@@ -86,7 +131,9 @@ def delivery_view(delivery: Delivery, address: str | None) -> dict[str, Any]:
         "key": str(delivery.key),
         "revision": delivery.revision,
         "seq": delivery.seq,
-        "state": delivery.state.value,
+        "state": "held" if delivery.keep else delivery.state.value,
+        "held": delivery.keep.value or None,
+        "replay_of": delivery.replay_of or None,
         "attempts": delivery.attempts,
         "next_at": moment_text(delivery.next_at),
         "reason": delivery.reason,

@@ -7,18 +7,23 @@ delivered or stands in a row; `commit_point` is the one place that decides this.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
+from itertools import takewhile
 
 import msgspec
 
 from universal_registry.kernel.ids import Key
 from universal_registry.log.change import Change
 from universal_registry.propagation.breaker import may_send, probe_due
-from universal_registry.propagation.lane import LIVE_STATES, Backfill, Delivery, DeliveryState, Lane, Position
+from universal_registry.propagation.fairness import Standing
+from universal_registry.propagation.lane import LIVE_STATES, Backfill, Delivery, DeliveryState, Lane, Order, Position
 from universal_registry.propagation.target import Target
+from universal_registry.propagation.traffic import Revisions
 
 WINDOW = 256
+_ALL = Key("", "", "")
+_EVENT = "event"
 
 
 class Mark(msgspec.Struct, frozen=True):
@@ -30,21 +35,26 @@ class Mark(msgspec.Struct, frozen=True):
 
 
 class Fresh(msgspec.Struct, frozen=True, eq=False):
-    """A planned line without a row. `order` counts up along the lane; `mark` is the lane's place behind it."""
+    """A planned line without a row. `order` counts up along the lane; `mark` is the lane's place behind it; lines of
+    one `key` wait for each other."""
 
     order: int
+    key: Key
     delivery: Delivery
     change: Change
     mark: Mark
 
 
 class Job(msgspec.Struct, eq=False):
-    """An attempt under way. `fresh` is None when the delivery has a row."""
+    """An attempt under way. `fresh` is None when the delivery has a row. `since`: on the steady clock."""
 
     run: LaneRun
     delivery: Delivery
     fresh: Fresh | None
+    key: Key
     probe: bool = False
+    standing: Standing = Standing.UNKNOWN
+    since: float = 0.0
 
 
 class LaneRun:
@@ -52,6 +62,8 @@ class LaneRun:
 
     `rows` counts its live rows, those not yet committed included; `rows_changed`: some may be due that were not before.
     Rows to be tried are `claiming` until they are stored as SENDING, then `due`; `claimed` holds them as they were.
+    `storing`: attempts that have ended, and are being stored. `leaving`: rows that are being taken away. `place`: among
+    the lanes that take turns. `handed_over`: another daemon is to have it, so nothing of it is begun any more.
     `_overtaken`: rows that `commit_point` made, by record: later lines of it may be `ready` still, and wait for them.
     """
 
@@ -67,6 +79,10 @@ class LaneRun:
         self.claiming: list[Delivery] = []
         self.claimed: dict[str, Delivery] = {}
         self.flight: dict[str, Job] = {}
+        self.storing = 0
+        self.leaving: set[str] = set()
+        self.place = 0
+        self.handed_over = False
         self._open: dict[int, Fresh] = {}
         self._order = 0
         self._passed: tuple[int, Mark] | None = None
@@ -78,6 +94,28 @@ class LaneRun:
     def closed(self, now: datetime) -> str:
         """Why nothing at all may be sent now, not even a probe; empty when something may."""
         return self.target.held or ("" if probe_due(self.lane, now) else may_send(self.lane, now))
+
+    @property
+    def weight(self) -> int:
+        """How many attempts it may start in one turn."""
+        return self.target.traffic.weight
+
+    def key_of(self, delivery: Delivery) -> Key:
+        """What waits for each other has the same key: by the lane's order one record, everything, or nothing."""
+        match self.lane.order:
+            case Order.PER_KEY:
+                return delivery.key
+            case Order.STRICT:
+                return _ALL
+            case Order.NONE:
+                return Key("", "", delivery.delivery_id)
+
+    def reorder(self, order: Order) -> None:
+        """From now on another order: what was planned in the old one is stored, and found again in the new one."""
+        if order is not self.lane.order:
+            self.park(list(self.ready), "the order has changed")
+            self._overtaken.clear()
+            self.lane = msgspec.structs.replace(self.lane, order=order)
 
     # --- planning ------------------------------------------------------------------------------------------------
 
@@ -94,7 +132,9 @@ class LaneRun:
     def add(self, delivery: Delivery, change: Change, mark: Mark, reason: str = "") -> None:
         """Plan a line: it is sent in its turn, or becomes a row at once where there is a reason. The lane has now been
         planned as far as `mark`."""
-        fresh = Fresh(self._order, delivery, change, mark)
+        if self.target.traffic.revisions is Revisions.LATEST and delivery.op != _EVENT:
+            self._overtake(delivery)
+        fresh = Fresh(self._order, self.key_of(delivery), delivery, change, mark)
         self._order += 1
         self._open[fresh.order] = fresh
         self.ready.append(fresh)
@@ -102,29 +142,59 @@ class LaneRun:
         if reason:
             self.park([fresh], reason)
 
+    def _overtake(self, newer: Delivery) -> None:
+        """Older state of the record that has not been tried yet is passed over."""
+        older = [each for each in self.ready if each.delivery.op != _EVENT and each.delivery.key == newer.key]
+        for fresh in older:
+            self.ready.remove(fresh)
+            self._pass(fresh)
+        self._superseded(len(older))
+
+    def supersede(self, rows: Collection[Delivery]) -> None:
+        """These rows are passed over; whoever says so takes them away."""
+        self.leaving.update(row.delivery_id for row in rows)
+        self.rows -= len(rows)
+        self.rows_changed = True
+        self._superseded(len(rows))
+
+    def _superseded(self, count: int) -> None:
+        if count:
+            guard = self.lane.guard
+            guard = msgspec.structs.replace(guard, superseded=guard.superseded + count)
+            self.lane = msgspec.structs.replace(self.lane, guard=guard)
+
     # --- sending -------------------------------------------------------------------------------------------------
 
-    def next_job(self, *, probe: bool) -> Job | None:
-        """The next attempt that per-key order allows: rows first, then planned lines."""
+    def next_job(self, *, probe: bool, retries: bool = True) -> Job | None:
+        """The next attempt that the order allows, rows first. `retries`: what failed before, too."""
         for index, row in enumerate(self.due):
-            if row.key not in self._busy:
+            key = self.key_of(row)
+            if key not in self._busy and (retries or not row.attempts):
                 del self.due[index]
-                return self._start(Job(self, row, None, probe))
+                return self._start(Job(self, row, None, key, probe))
         for index, fresh in enumerate(self.ready):
-            if fresh.delivery.key not in self._busy and fresh.delivery.key not in self._overtaken:
+            if fresh.key not in self._busy and fresh.key not in self._overtaken:
                 del self.ready[index]
-                return self._start(Job(self, fresh.delivery, fresh, probe))
+                return self._start(Job(self, fresh.delivery, fresh, fresh.key, probe))
         return None
 
     def _start(self, job: Job) -> Job:
         self.flight[job.delivery.delivery_id] = job
-        self._busy.add(job.delivery.key)
+        self._busy.add(job.key)
         return job
+
+    def revive(self, row: Delivery) -> None:
+        """A dead row lives again; whoever says so stores it."""
+        self.rows += row.state in LIVE_STATES
+        self.row_version += 1
+        self.rows_changed = True
 
     def is_busy(self, row: Delivery) -> bool:
         """Whether an earlier change of the row's record is under way or about to be."""
-        before = (fresh.delivery for fresh in self._open.values() if fresh.delivery.position < row.position)
-        return row.key in self._busy or any(delivery.key == row.key for delivery in before)
+        key = self.key_of(row)
+        if key in self._busy:
+            return True
+        return any(fresh.key == key and fresh.delivery.position < row.position for fresh in self._open.values())
 
     def claim(self, rows: Iterable[Delivery], limit: int) -> list[Delivery]:
         """Take rows to be tried, except for what would be blamed for nothing: of those over which a daemon has ended
@@ -137,26 +207,41 @@ class LaneRun:
                 self.claimed[row.delivery_id] = row
         return self.claiming
 
+    def give_back(self) -> list[Delivery]:
+        """What was claimed and has not been begun, as it was; whoever asks stores it."""
+        rows = list(self.due)
+        self.due.clear()
+        for row in rows:
+            del self.claimed[row.delivery_id]
+        self.rows_changed = self.rows_changed or bool(rows)
+        return rows
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nothing is under way, nor to be stored: what is planned besides, somebody else plans again."""
+        return not (self.flight or self.storing or self.claimed or self.leaving or self._unstored)
+
     def finish(self, job: Job, row: Delivery | None) -> None:
         """The attempt ended; `row` is what remains of the delivery (None: delivered).
 
         Planned lines of the same record wait behind a row that is tried again.
         """
-        self.flight.pop(job.delivery.delivery_id, None)
-        self.claimed.pop(job.delivery.delivery_id, None)
-        self._busy.discard(job.delivery.key)
+        delivery_id, key = job.delivery.delivery_id, job.key
+        self.flight.pop(delivery_id, None)
+        self.claimed.pop(delivery_id, None)
+        self._busy.discard(key)
         if job.fresh is not None:
             self._pass(job.fresh)
         else:
             self.rows -= 1
         self.rows_changed = True
-        if row is None or row.state == DeliveryState.DEAD:
-            self._caught_up(job.delivery)
+        if row is None or row.state not in LIVE_STATES:
+            self._caught_up(delivery_id, key)
         if row is None:
             return
         self._put(row)
-        if row.state != DeliveryState.DEAD:
-            behind = [fresh for fresh in self.ready if fresh.delivery.key == row.key]
+        if row.state in LIVE_STATES:
+            behind = [fresh for fresh in self.ready if fresh.key == key]
             self.park(behind, f"waits behind revision {row.revision}")
 
     def park(self, planned: Iterable[Fresh], reason: str) -> None:
@@ -166,13 +251,22 @@ class LaneRun:
             self._pass(fresh)
             self._put(msgspec.structs.replace(fresh.delivery, reason=reason))
 
+    def recall(self, judged: Callable[[Delivery], Delivery]) -> None:
+        """Planned lines that may not be sent any more become rows, as they were judged."""
+        for fresh in list(self.ready):
+            row = judged(fresh.delivery)
+            if row is not fresh.delivery:
+                self.ready.remove(fresh)
+                self._pass(fresh)
+                self._put(row)
+
     def _put(self, row: Delivery) -> None:
         self.row_version += 1
         self.rows_changed = True
         self._unstored.append(row)
         if row.state in LIVE_STATES:
             self.rows += 1
-            self._unstored_keys.add(row.key)
+            self._unstored_keys.add(self.key_of(row))
 
     # --- committing ----------------------------------------------------------------------------------------------
 
@@ -182,7 +276,7 @@ class LaneRun:
         return bool(self._unstored)
 
     def has_unstored(self, key: Key) -> bool:
-        """Whether the record has a live row that waits to be stored."""
+        """Whether there is a live row of the key (see `key_of`) that waits to be stored."""
         return key in self._unstored_keys
 
     def commit_point(self) -> tuple[Mark, list[Delivery]]:
@@ -208,23 +302,25 @@ class LaneRun:
         return self.scanned
 
     def _make_rows_below(self, furthest: int) -> None:
-        for fresh in [each for each in self._open.values() if each.order < furthest]:
+        below = list(takewhile(lambda each: each.order < furthest, self._open.values()))
+        for fresh in below:
             delivery = fresh.delivery
             job = self.flight.get(delivery.delivery_id)
             if job is None:
                 self.park([fresh], "waits its turn")
-                self._overtaken.setdefault(delivery.key, set()).add(delivery.delivery_id)
+                self._overtaken.setdefault(fresh.key, set()).add(delivery.delivery_id)
                 continue
             del self._open[fresh.order]
             job.fresh = None
             self.claimed[delivery.delivery_id] = delivery
             self._put(msgspec.structs.replace(delivery, state=DeliveryState.SENDING))
 
-    def _caught_up(self, delivery: Delivery) -> None:
-        waiting = self._overtaken.get(delivery.key, set())
-        waiting.discard(delivery.delivery_id)
-        if not waiting:
-            self._overtaken.pop(delivery.key, None)
+    def _caught_up(self, delivery_id: str, key: Key) -> None:
+        waiting = self._overtaken.get(key)
+        if waiting is not None:
+            waiting.discard(delivery_id)
+            if not waiting:
+                del self._overtaken[key]
 
     def _pass(self, fresh: Fresh) -> None:
         self._open.pop(fresh.order, None)

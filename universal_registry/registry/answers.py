@@ -21,14 +21,15 @@ class AnswerKeeper:
         """What the writer needs to keep the answer. `result`: what the verb returns, from what was committed."""
 
         def answer(committed: Committed) -> str:
-            return self._sealer.seal(zlib.compress(once.render(result(committed)), 1), _context(actor, once.key))
+            return self._sealer.seal(zlib.compress(once.render(result(committed)), 1), answer_context(actor, once.key))
 
         return Asked(key=once.key, actor=actor, fingerprint=once.fingerprint, answer=answer)
 
     def open(self, kept: Kept) -> bytes:
         """The answer. Raises Corrupt."""
-        return zlib.decompress(self._sealer.open(kept.answer, _context(kept.actor, kept.key)))
+        return zlib.decompress(self._sealer.open(kept.answer, answer_context(kept.actor, kept.key)))
 
 
-def _context(actor: str, key: str) -> str:
+def answer_context(actor: str, key: str) -> str:
+    """Where the answer to a request of this actor with this key belongs."""
     return f"idempotency\n{actor}\n{key}\nanswer"

@@ -29,6 +29,7 @@ from universal_registry.registry.record import (
     CONTENT_FIELDS,
     Content,
     Record,
+    content_values,
     encode_record,
     fingerprint,
 )
@@ -36,6 +37,7 @@ from universal_registry.registry.validate import validate_spec
 from universal_registry.security.cipher import KEPT, SecretPath, is_sealed
 
 Heads = Mapping[Key, Record | None]
+_NOTHING = (None,) * len(CONTENT_FIELDS)
 
 
 def decide(heads: Heads, request: Request, revision: int, catalogue: Catalogue) -> Decision:
@@ -46,7 +48,7 @@ def decide(heads: Heads, request: Request, revision: int, catalogue: Catalogue) 
     deciding = _Deciding(heads, request, revision, catalogue)
     for operation in request.operations:
         deciding.add(operation)
-    return Decision(changes=tuple(deciding.changes), results=tuple(deciding.results))
+    return Decision(changes=tuple(deciding.changes), records=deciding.records, results=tuple(deciding.results))
 
 
 def touched_keys(request: Request) -> list[Key]:
@@ -60,18 +62,20 @@ class _Deciding:
     def __init__(self, heads: Heads, request: Request, revision: int, catalogue: Catalogue) -> None:
         self._heads = heads
         self._catalogue = catalogue
-        self._made: dict[Key, Record | None] = {}
+        self._seen: set[Key] = set()
         self._request = request
         self._revision = revision
         self.changes: list[Change] = []
+        self.records: dict[Key, Record | None] = {}
         self.results: list[Result] = []
 
     def add(self, operation: Operation) -> None:
         if isinstance(operation, Emit):
             self._emit(operation)
             return
-        if operation.key in self._made:
+        if operation.key in self._seen:
             raise Invalid(f"{operation.key} appears twice in one request", hint="send one operation per record")
+        self._seen.add(operation.key)
         old = self._heads.get(operation.key)
         _check_revision(operation, old)
         match operation:
@@ -99,7 +103,6 @@ class _Deciding:
     def _write(self, key: Key, content: Content, fresh_uid: str, old: Record | None) -> None:
         print_ = fingerprint(content)
         if old is not None and old.fingerprint == print_:
-            self._made[key] = old
             self.results.append(Result(key=key, effect=Effect.UNCHANGED, record=old))
             return
         request = self._request
@@ -126,17 +129,17 @@ class _Deciding:
             updated_by=request.actor,
             fingerprint=print_,
         )
-        self._made[key] = record
+        self.records[key] = record
         self._line(Op.PUT, record, changed_fields(old, content), old)
         self.results.append(Result(key=key, effect=Effect.UPDATED if old else Effect.CREATED, record=record))
 
     def _delete(self, operation: Delete, old: Record | None) -> None:
-        self._made[operation.key] = None
         if old is None:
             if not operation.missing_ok:
                 raise _missing(operation.key)
             self.results.append(Result(key=operation.key, effect=Effect.UNCHANGED))
             return
+        self.records[operation.key] = None
         self._line(Op.DELETE, old, (), old)
         self.results.append(Result(key=operation.key, effect=Effect.DELETED, record=old))
 
@@ -276,27 +279,31 @@ def _resolve(value: Any, old: Any, key: Key, path: str) -> Any:
         if isinstance(old, dict) and "$sealed" in old:
             return old
         raise Invalid(f"{path} of {key} says that its secret is kept, but there is none", hint="give the secret")
-    resolved = {
-        name: _resolve(item, old.get(name) if isinstance(old, dict) else None, key, f"{path}.{name}")
-        if isinstance(item, dict)
-        else item
-        for name, item in value.items()
-    }
-    return value if all(resolved[name] is item for name, item in value.items()) else resolved
+    resolved = value
+    for name, item in value.items():
+        if isinstance(item, dict):
+            made = _resolve(item, old.get(name) if isinstance(old, dict) else None, key, f"{path}.{name}")
+            if made is not item:
+                resolved = {**resolved, name: made}
+    return resolved
 
 
 def changed_fields(old: Content | None, new: Content) -> tuple[str, ...]:
     """Which content fields differ; inside `spec` and `labels` one level deep, as `spec.port`. All of them when new."""
+    befores = _NOTHING if old is None else content_values(old)
     changed: list[str] = []
-    for field in CONTENT_FIELDS:
-        after = getattr(new, field)
-        before = getattr(old, field) if old else None
+    for field, before, after in zip(CONTENT_FIELDS, befores, content_values(new), strict=True):
         if before == after:
             continue
-        if field in ("spec", "labels"):
-            before = before or {}
-            names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
-            changed.extend(f"{field}.{name}" for name in sorted(names))
+        if field == "spec" or field == "labels":
+            changed += _changed_members(field, before or {}, after)
         elif old is not None or after:
             changed.append(field)
     return tuple(changed)
+
+
+def _changed_members(field: str, before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    names = [name for name, value in after.items() if before.get(name) != value]
+    if not before.keys() <= after.keys():
+        names += [name for name, value in before.items() if name not in after and value is not None]
+    return [f"{field}.{name}" for name in sorted(names)]

@@ -19,6 +19,7 @@ from universal_registry.security.cipher import KEPT, Sealer, SecretPath, is_seal
 
 _IDENTITY = ("kind", "namespace", "name", "meta")
 _KNOWN = (*_IDENTITY, *CONTENT_FIELDS)
+_KNOWN_SET = frozenset(_KNOWN)
 _MOST_LABELS = 64
 _MOST_TEXT = 4096
 _HEALTH = ("passing", "warning", "critical", "unknown")
@@ -37,7 +38,9 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
 
     def content(self) -> Content:
         """All of it, for a full replacement."""
-        return Content(**{"classification": self.default_classification, **self.fields})
+        if "classification" in self.fields:
+            return Content(**self.fields)
+        return Content(classification=self.default_classification, **self.fields)
 
 
 class DraftReader:
@@ -63,9 +66,9 @@ class DraftReader:
         namespace = DEFAULT_NAMESPACE if document.get("namespace") is None else document["namespace"]
         key = Key(kind.name, check_namespace(namespace), check_name(document.get("name")))
         fields = {
-            field: check_field(field, document[field], partial=partial)
-            for field in CONTENT_FIELDS
-            if field in document and (partial or document[field] is not None)
+            field: check_field(field, value, partial=partial)
+            for field, value in document.items()
+            if field not in _IDENTITY and (partial or value is not None)
         }
         if classification is not None:
             fields["classification"] = classification
@@ -80,7 +83,8 @@ class DraftReader:
             refuse_marks(spec, kind.secret_paths, ())
             if partial:
                 check_secret_types(spec, kind.secret_paths, removable=True)
-            fields["spec"] = self._sealer.seal_secrets(spec, kind.secret_paths, str(key))
+            secrets = kind.secret_paths
+            fields["spec"] = self._sealer.seal_secrets(spec, secrets, str(key)) if secrets else dict(spec)
         return Draft(
             key=key,
             fields=fields,
@@ -134,8 +138,10 @@ class DraftReader:
 
 
 def _refuse_unknown(document: Document) -> None:
+    if document.keys() <= _KNOWN_SET:
+        return
     for name in document:
-        if name not in _KNOWN:
+        if name not in _KNOWN_SET:
             guesses = near(str(name), _KNOWN)
             hint = f"did you mean {guesses[0]!r}?" if guesses else "what belongs to the kind stands under spec"
             raise Invalid(f"a record has no field {shown(name)}", hint=hint, path=str(name))
@@ -243,7 +249,7 @@ def _time(field: str, value: Any) -> str:
 
 def _meta_revision(meta: Any) -> int | None:
     """`meta` is what an earlier answer said; of it only the revision counts, as If-Match."""
-    if not isinstance(meta, Mapping) or meta.get("revision") is None:
+    if meta is None or not isinstance(meta, Mapping) or meta.get("revision") is None:
         return None
     revision = meta["revision"]
     if not isinstance(revision, int) or isinstance(revision, bool) or revision < 0:
@@ -255,7 +261,8 @@ def refuse_marks(value: Any, secret_paths: tuple[SecretPath, ...], path: SecretP
     """`$sealed`, `$secret` and `$mac` mean something only where the kind declares a secret."""
     if isinstance(value, list):
         for item in value:
-            refuse_marks(item, secret_paths, path)
+            if isinstance(item, dict | list):
+                refuse_marks(item, secret_paths, path)
     elif isinstance(value, dict):
         if path in secret_paths:
             return
@@ -263,4 +270,5 @@ def refuse_marks(value: Any, secret_paths: tuple[SecretPath, ...], path: SecretP
             if name in _MARKS:
                 where = ".".join(("spec", *path))
                 raise Invalid(f"{where} holds {name!r}, but is not declared as a secret", path=where)
-            refuse_marks(item, secret_paths, (*path, name))
+            if isinstance(item, dict | list):
+                refuse_marks(item, secret_paths, (*path, name))

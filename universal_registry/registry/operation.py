@@ -16,7 +16,7 @@ from universal_registry.registry.patch import Step
 from universal_registry.registry.record import Content, Record
 
 
-class Put(msgspec.Struct, frozen=True, kw_only=True):
+class Put(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Make the record exactly this. `if_revision`: only when its revision is this one (0: only when there is none)."""
 
     key: Key
@@ -98,7 +98,7 @@ class Effect(StrEnum):
     EMITTED = "emitted"
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
+class Result(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The outcome of one operation; `record` is the record after it (the last one, when it was deleted)."""
 
     key: Key
@@ -107,9 +107,11 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """What `decide` made of a request: the lines to write (none when nothing changes) and a result per operation."""
+    """What `decide` made of a request: the lines to write (none when nothing changes), the records that they change
+    (None: removed), and a result per operation."""
 
     changes: tuple[Change, ...]
+    records: dict[Key, Record | None]
     results: tuple[Result, ...]
 
 

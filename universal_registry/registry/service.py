@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
-from datetime import UTC
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -12,7 +11,7 @@ import orjson
 from universal_registry.kernel.errors import Corrupt, Invalid, NotFound, TooLarge, UsageError
 from universal_registry.kernel.ids import NAME_BYTES, Key, check_name
 from universal_registry.kernel.jsonvalue import canonical
-from universal_registry.kernel.world import World
+from universal_registry.kernel.world import World, utc_text
 from universal_registry.log.change import Change, Op
 from universal_registry.log.cursor import Cursor
 from universal_registry.registry.answers import AnswerKeeper
@@ -25,19 +24,26 @@ from universal_registry.registry.operation_reader import OperationReader
 from universal_registry.registry.ports import LogReader, Page, RecordReader, RecordWriter
 from universal_registry.registry.record import Record
 from universal_registry.registry.selector import Selector
+from universal_registry.registry.tokens import check_may_write
 from universal_registry.registry.validate import validate_spec
 from universal_registry.registry.words import near, shown
 from universal_registry.security.cipher import Sealer, redact_secrets
+from universal_registry.security.ed25519 import SigningKey
 
 MOST_OPERATIONS = 10_000
 _MOST_MESSAGE = 1000
 
 
 class Actor(msgspec.Struct, frozen=True):
-    """Who asks. `name` goes into the log, as `uid:0` or `token:admin`."""
+    """Who asks. `name` goes into the log, as `uid:0` or `token:admin`. `scopes`: of a token; an admin needs none."""
 
     name: str
     admin: bool = False
+    scopes: frozenset[str] = frozenset()
+
+    def may(self, scope: str) -> bool:
+        """Whether that scope is his. An administrator has all."""
+        return self.admin or scope in self.scopes
 
 
 class Written(msgspec.Struct, frozen=True, kw_only=True):
@@ -197,15 +203,19 @@ class RegistryService:
         *,
         audience: Sequence[str],
         session: str,
+        options: Mapping[str, str] | None = None,
         actor: Actor,
         message: str = "",
         once: Once | None = None,
     ) -> Written:
-        """Write an event line from `key` to the targets of `audience` ("namespace/name"); the payload is sealed."""
+        """Write an event line from `key` to the targets of `audience` ("namespace/name"); the payload is sealed.
+
+        `options`: how it is to be sent, in clear beside the audience; what they mean is propagation's.
+        """
         event_uid = self.world.new_id()
         data = canonical(payload)
         sealed = self._sealer.seal(data, _event_context(event_uid))
-        body = canonical({"session": session, "audience": list(audience), "payload": sealed})
+        body = canonical({**(options or {}), "session": session, "audience": list(audience), "payload": sealed})
         commitment = self._sealer.mac(data)
         operation = Emit(key=key, event_uid=event_uid, body=body, commitment=commitment)
         return await self._submit([operation], actor, message, _written, once)
@@ -224,11 +234,12 @@ class RegistryService:
     ) -> Written:
         if len(message) > _MOST_MESSAGE:
             raise Invalid(f"the message is {len(message)} characters long", hint=f"at most {_MOST_MESSAGE}")
+        check_may_write(actor, operations)
         request = Request(
             operations=tuple(operations),
             actor=actor.name,
             txn_id=self.world.new_id(),
-            at=self._now(),
+            at=utc_text(self.world.now()),
             message=message,
             once=None if once is None else self._answers.asked(actor.name, once, written),
         )
@@ -237,16 +248,13 @@ class RegistryService:
             raise Replayed(self._answers.open(committed.kept))
         return written(committed)
 
-    def _now(self) -> str:
-        return self.world.now().astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
     async def replay(self, actor: Actor, key: str, fingerprint: str) -> None:
         """Raises Replayed when the actor's request with this key was done within a day, Invalid when it was another.
 
         For what a verb looks at before it writes: the writer asks again.
         """
         kept = await self.records.kept(actor.name, key)
-        if kept is not None and is_current(kept, self._now()):
+        if kept is not None and is_current(kept, utc_text(self.world.now())):
             check_same(kept, fingerprint)
             raise Replayed(self._answers.open(kept))
 
@@ -353,6 +361,11 @@ class RegistryService:
         paths = self.catalogue.kinds[record.kind].secret_paths
         return self._sealer.reveal_secrets(record.spec, paths, str(record.key))
 
+    @property
+    def signing_key(self) -> SigningKey:
+        """The Ed25519 key that this registry signs with."""
+        return self._sealer.signing_key
+
     def event_commitment(self, change: Change) -> str:
         """What the line of this event must be committed to. Raises Corrupt when its seal does not open."""
         return self._sealer.mac(canonical(self.open_event(change).payload))
@@ -377,5 +390,5 @@ def _written(committed: Committed, warnings: Sequence[str] = ()) -> Written:
         revision=committed.revision,
         cursor=str(committed.cursor),
         results=committed.results,
-        warnings=tuple(dict.fromkeys(warnings)),
+        warnings=tuple(dict.fromkeys(warnings)) if warnings else (),
     )

@@ -13,12 +13,15 @@ import msgspec
 from universal_registry.kernel.errors import ReadOnlyStore, RegistryError
 from universal_registry.kernel.settings import Places, Settings
 from universal_registry.kernel.world import World
+from universal_registry.observe.health import WorkerState
 from universal_registry.observe.logs import Log, Logging
-from universal_registry.runner.ports import Service
+from universal_registry.runner.ports import Duty, Service
 from universal_registry.runner.shutdown import Signals, outlive_the_terminal
 from universal_registry.runner.supervisor import Supervisor
 from universal_registry.runner.workers.health import HealthWorker
+from universal_registry.runner.workers.keys import KeysWorker
 from universal_registry.runner.workers.propagation import PropagationWorker
+from universal_registry.runner.workers.streaming import StreamingWorker
 from universal_registry.runner.workers.watch import WatchWorker
 from universal_registry.runner.workers.webhook import WebhookWorker
 
@@ -30,13 +33,13 @@ _SERVER_GRACE = 2.0
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What the composition root hands to `serve`.
 
-    `open_service` opens the store as its one owner; it is given what says why the daemon is not ready (empty: it is).
+    `open_service` opens the store as its one owner; it is given what tells health how the daemon does.
     `reread` reads the settings again, for SIGHUP. `notes`: what was odd about the settings. `began`: monotonic seconds.
     """
 
     settings: Settings
     world: World
-    open_service: Callable[[Callable[[], str], Logging], Awaitable[Service]]
+    open_service: Callable[[Duty, Logging], Awaitable[Service]]
     reread: Callable[[], Settings]
     notes: Sequence[str] = ()
     began: float = 0.0
@@ -84,7 +87,7 @@ class _Daemon:
         signals.install()
         for note in self._plan.notes:
             self._log.warning("settings", note=note)
-        service = self._service = await self._plan.open_service(self._unready, self._logging)
+        service = self._service = await self._plan.open_service(self, self._logging)
         try:
             webhook = await self._start(service)
             name = await signals.stopped()
@@ -104,11 +107,15 @@ class _Daemon:
         self._health = HealthWorker(service, self._settings, self._places.metrics, self._world)
         # An address that is taken ends the start before anything is sent.
         addresses = await service.server.start()
-        for name, worker in (("propagation", propagation), ("webhook", webhook), ("health", self._health)):
-            self._supervisor.start(name, worker)
+        self._supervisor.start("propagation", propagation)
+        self._supervisor.start("webhook", webhook)
+        self._supervisor.start("streaming", StreamingWorker(service.streams, self._world))
+        self._supervisor.start("health", self._health)
+        self._supervisor.start("keys", KeysWorker(service.keys, self._world))
         if service.others is not None:
             self._supervisor.start("watch", WatchWorker(service.others))
         self._is_up = True
+        await self._health.write()  # whoever waits for `ready` finds it there
         write_whole(_pid_file(self._places), f"{os.getpid()}\n")
         write_whole(self._places.address, addresses.lines())
         took = (self._world.monotonic() - self._plan.began) * 1000
@@ -131,13 +138,18 @@ class _Daemon:
         late = await self._supervisor.stop(_WORKER_GRACE)
         given_up = await webhook.drain(max(0.0, until - self._world.monotonic()))
         if self._health is not None:
-            await self._health.write(stopped=True)
+            await self._health.finish()
         revision = await _revision_or_none(service)
         self._log.info("stopped", signal=name, revision=revision, deliveries_given_up=given_up, late_workers=late)
         return 0
 
-    def _unready(self) -> str:
+    def unready(self) -> str:
+        """As Duty."""
         return self._supervisor.trouble() if self._is_up else "the daemon is starting or stopping"
+
+    def workers(self) -> Sequence[WorkerState]:
+        """As Duty."""
+        return self._supervisor.states()
 
     def _reload(self) -> None:
         """SIGHUP. Whatever is wrong with the new settings or files, the daemon goes on with the old ones."""

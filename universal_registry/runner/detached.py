@@ -130,10 +130,9 @@ def _is_ready(places: Places) -> bool:
         return False
     try:
         with Client(address, timeout=2.0) as client:
-            client.request("GET", "/health/ready")
+            return client.request("GET", "/health/ready").status == 200
     except RegistryError:
         return False
-    return True
 
 
 def _await_ready(child: subprocess.Popen[bytes], places: Places) -> Started:

@@ -13,8 +13,8 @@ class Driver:
     def __init__(self, engine: Engine, world: World) -> None:
         self._engine = engine
         self._world = world
-        self._planning = Alarm()
-        self._worker = WebhookWorker(engine, world, self._planning)
+        self._worker = WebhookWorker(engine, world, planning=Alarm())
+        engine.on_plan(self._worker.alarm.ring)
         self._is_started = False
 
     async def run(self, seconds: float) -> bool:

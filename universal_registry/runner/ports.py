@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from universal_registry.kernel.settings import Settings
 from universal_registry.kernel.world import World
+from universal_registry.observe.health import WorkerState
 from universal_registry.observe.metrics import Gauges
 
 DAEMON = "daemon"
@@ -65,7 +66,11 @@ class Engine(Protocol):
         ...
 
     def on_wake(self, callback: Callable[[], None]) -> None:
-        """Call this when there may be something to take."""
+        """Call this when there may be something to settle, and then to take."""
+        ...
+
+    def on_ready(self, callback: Callable[[], None]) -> None:
+        """Call this when there may be something to take that waits for no settling."""
         ...
 
 
@@ -99,6 +104,41 @@ class Others(Protocol):
     async def close(self) -> None: ...
 
 
+class Streams(Protocol):
+    """The open streams."""
+
+    async def store_traffic(self) -> None:
+        """Add what they have carried since the last time to the stream metrics. Raises StorageUnavailable: nothing is
+        forgotten then."""
+        ...
+
+
+class Keys(Protocol):
+    """The keys that values are sealed with."""
+
+    async def tick(self) -> float:
+        """Do one piece of what there is to do. Seconds until the next; 0: at once."""
+        ...
+
+    def on_work(self, wake: Callable[[], None]) -> None:
+        """Call this when there is work for `tick`."""
+        ...
+
+    def on_news(self, news: Callable[..., None]) -> None:
+        """Call this with an event's name and fields when something happened to a key."""
+        ...
+
+
+class Duty(Protocol):
+    """What health asks of the daemon."""
+
+    def unready(self) -> str:
+        """Why it does not do its whole work, in words; empty when it does."""
+        ...
+
+    def workers(self) -> Sequence[WorkerState]: ...
+
+
 class Service(Protocol):
     """What the daemon needs of an opened registry; the composition root makes it."""
 
@@ -111,6 +151,14 @@ class Service(Protocol):
     @property
     def others(self) -> Others | None:
         """None where the store has one owner."""
+        ...
+
+    @property
+    def keys(self) -> Keys: ...
+
+    @property
+    def streams(self) -> Streams | None:
+        """None while there are none."""
         ...
 
     def on_commit(self, callback: Callable[[], None]) -> None: ...
@@ -127,6 +175,15 @@ class Service(Protocol):
         """The health check: "ok", or what is wrong. Never raises for a database that is gone."""
         ...
 
+    async def every_second(self, *, last: bool = False) -> None:
+        """What is to be done all the time: take over changes of tokens, write denials down (at the `last`, all of
+        them). Raises StorageUnavailable: it is done the next time."""
+        ...
+
+    async def anchor(self) -> str:
+        """The ends of the hash chains, for the log. Raises StorageUnavailable."""
+        ...
+
     def apply(self, settings: Settings) -> None:
         """Take over settings that were read again."""
         ...
@@ -138,22 +195,36 @@ class Alarm:
     """A wake-up: it carries nothing. Any number of rings before a wait are one."""
 
     def __init__(self) -> None:
-        self._event = asyncio.Event()
+        self._rang = False
+        self._waiting: asyncio.Future[None] | None = None
 
     def ring(self) -> None:
         """Wake whoever waits."""
-        self._event.set()
+        self._rang = True
+        if self._waiting is not None:
+            _wake(self._waiting)
 
     async def wait(self, seconds: float) -> bool:
-        """Until it rings (True), or for so long (False). Others get their turn even when it has rung already."""
-        await asyncio.sleep(0)
-        try:
-            async with asyncio.timeout(max(0.0, seconds)):
-                await self._event.wait()
-        except TimeoutError:
-            return False
-        self._event.clear()
-        return True
+        """Until it rings (True), or for so long (False): one waits at a time. Others get their turn even when it has
+        rung already."""
+        if self._rang or seconds <= 0:
+            await asyncio.sleep(0)
+        else:
+            loop = asyncio.get_running_loop()
+            self._waiting = loop.create_future()
+            timer = loop.call_later(seconds, _wake, self._waiting)
+            try:
+                await self._waiting
+            finally:
+                timer.cancel()
+                self._waiting = None
+        rang, self._rang = self._rang, False
+        return rang
+
+
+def _wake(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
 
 
 class Pulse:

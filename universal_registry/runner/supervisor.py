@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import asyncio
 
-import msgspec
-
 from universal_registry.kernel.world import World
+from universal_registry.observe.health import WorkerState
 from universal_registry.observe.logs import Log
 from universal_registry.runner.ports import Pulse, Worker
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 30.0
+GIVE_UP = 120.0
+"""Seconds of silence after which a worker is cancelled and started again: longer than any deadline of its own."""
+
 CALM = 60.0
 """A worker that ran so many seconds has recovered: its next death counts as the first."""
-
-
-class WorkerState(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker as health shows it. `silent`: seconds since it last showed that it is at work."""
-
-    name: str
-    running: bool
-    stuck: bool
-    deaths: int
-    silent: float
-    last_error: str
 
 
 class _Watched:
@@ -35,6 +26,7 @@ class _Watched:
         self.worker = worker
         self.pulse = Pulse(world)
         self.task: asyncio.Task[None] | None = None
+        self.life: asyncio.Task[None] | None = None
         self.running = True
         self.deaths = 0
         self.streak = 0
@@ -82,7 +74,7 @@ class Supervisor:
             WorkerState(
                 name=each.name,
                 running=each.running,
-                stuck=each.pulse.silent > self._stuck_after,
+                stuck=each.running and each.pulse.silent > self._stuck_after,
                 deaths=each.deaths,
                 silent=round(each.pulse.silent, 3),
                 last_error=each.last_error,
@@ -104,21 +96,34 @@ class Supervisor:
             began = self._world.monotonic()
             watched.running = True
             watched.pulse.beat()
-            try:
-                await watched.worker.run(watched.pulse)
-                if watched.pulse.ending():
-                    return
-                watched.last_error = "it returned"
-                self._log.error("worker ended", worker=watched.name)
-            except Exception as error:  # noqa: BLE001 - whatever kills a worker is logged whole, and it is started again
-                watched.last_error = f"{type(error).__name__}: {error}"
-                self._log.error("worker died", error, worker=watched.name)
+            watched.last_error = await self._live(watched)
+            if watched.pulse.ending():
+                return
             watched.running = False
             watched.deaths += 1
             watched.streak = 1 if self._world.monotonic() - began >= CALM else watched.streak + 1
             pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(watched.streak - 1, 16))
             await self._pause(watched, pause)
             self._log.info("worker restarted", worker=watched.name, deaths=watched.deaths, after_seconds=pause)
+
+    async def _live(self, watched: _Watched) -> str:
+        """One life of a worker, from its start to whatever ends it, in words."""
+        life = watched.life = asyncio.create_task(watched.worker.run(watched.pulse), name=f"{watched.name}-life")
+        try:
+            await asyncio.wait([life])
+        except asyncio.CancelledError:  # the supervisor stops, and waits no longer
+            life.cancel()
+            await asyncio.wait([life])
+            raise
+        if life.cancelled():
+            self._log.error("worker cancelled: it was stuck", worker=watched.name)
+            return f"it was stuck for {watched.pulse.silent:.0f} s"
+        if (error := life.exception()) is not None:
+            self._log.error("worker died", error, worker=watched.name)
+            return f"{type(error).__name__}: {error}"
+        if not watched.pulse.ending():
+            self._log.error("worker ended", worker=watched.name)
+        return "it returned"
 
     async def _report_stuck(self) -> None:
         while True:
@@ -128,6 +133,8 @@ class Supervisor:
                 if stuck and not each.said_stuck:
                     self._log.error("worker stuck", worker=each.name, silent_seconds=round(each.pulse.silent, 1))
                 each.said_stuck = stuck
+                if stuck and each.pulse.silent > GIVE_UP and each.life is not None:
+                    each.life.cancel()
 
     async def _pause(self, watched: _Watched, seconds: float) -> None:
         """Other rings than the one for the end do not shorten it."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import re
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -17,6 +19,7 @@ import orjson
 from universal_registry.kernel.errors import Corrupt, Invalid
 from universal_registry.kernel.jsonvalue import canonical
 from universal_registry.kernel.world import World
+from universal_registry.security.ed25519 import SigningKey
 from universal_registry.security.keyring import Keyring
 
 if TYPE_CHECKING:
@@ -28,23 +31,64 @@ KEPT = {"$secret": "kept"}
 
 FINGERPRINT_KEY_BYTES = 32
 _FINGERPRINT_CONTEXT = "store\nfingerprint-key"
+_SEAL = r"([0-9a-f]{8}):([A-Za-z0-9_-]+=*)"
+_SECRET_SEAL = re.compile(rf'(?<="\$sealed":"){_SEAL}(?=")')
+_PAYLOAD_SEAL = re.compile(rf'(?<="payload":"){_SEAL}(?=")')
 _SEALED_KEYS = {"$sealed", "$mac"}
 
 
 class Box:
-    """Seals with the primary key of a keyring and opens with any of its keys."""
+    """Seals with the primary key of a keyring and opens with any of its keys.
 
-    def __init__(self, keyring: Keyring) -> None:
+    `use` replaces the keyring, for all who share the box. `reread`: asked once for a newer keyring when a value was
+    sealed with a key that is not in this one (another process has rotated).
+    """
+
+    def __init__(self, keyring: Keyring, reread: Callable[[], Keyring] | None = None) -> None:
         self.keyring = keyring
+        self.reread = reread
         self._ciphers: dict[str, Fernet] = {}
+
+    def use(self, keyring: Keyring) -> None:
+        """From now on, these keys."""
+        self.keyring = keyring
+        self._ciphers = {}
 
     def seal(self, plaintext: bytes, context: str) -> str:
         """`<kid>:<token>`. It opens only under the same context."""
-        kid = self.keyring.primary
-        return f"{kid}:{self._cipher(kid).encrypt(_bound(context) + plaintext).decode()}"
+        return self._sealed(_bound(context) + plaintext)
 
     def open(self, sealed: str, context: str) -> bytes:
         """The plaintext. Raises Corrupt for an unknown key, a changed token or another context."""
+        plain, bound = self._opened(sealed), _bound(context)
+        if not hmac.compare_digest(plain[: len(bound)], bound):
+            raise Corrupt("a sealed value was moved: it belongs to another place", kid=sealed[:8])
+        return plain[len(bound) :]
+
+    def check(self, sealed: str) -> None:
+        """Raises Corrupt unless it opens; whether it is in its own place only `open` can say."""
+        self._opened(sealed)
+
+    def sealed_anew(self, sealed: str) -> str:
+        """The same value, bound to the same place, sealed with the primary key. Raises Corrupt."""
+        if sealed.startswith(self.keyring.primary + ":"):
+            return sealed
+        return self._sealed(self._opened(sealed))
+
+    def document_anew(self, text: str, *, event: bool = False) -> str:
+        """The JSON text of a record, or the body of an event, with its seals made anew and all else as it is.
+
+        A seal that does not open stays: `verify` names it, and its key is not retired.
+        """
+        return (_PAYLOAD_SEAL if event else _SECRET_SEAL).sub(self._anew_or_left, text)
+
+    def _anew_or_left(self, match: re.Match[str]) -> str:
+        try:
+            return self.sealed_anew(match[0])
+        except Corrupt:
+            return match[0]
+
+    def _opened(self, sealed: str) -> bytes:
         from cryptography.fernet import InvalidToken
 
         kid, _, token = sealed.partition(":")
@@ -53,19 +97,21 @@ class Box:
         if not _is_canonical(token):
             raise changed
         try:
-            plain = cipher.decrypt(token)
+            return cipher.decrypt(token)
         except InvalidToken:
             raise changed from None
-        bound = _bound(context)
-        if not hmac.compare_digest(plain[: len(bound)], bound):
-            raise Corrupt("a sealed value was moved: it belongs to another place", kid=kid)
-        return plain[len(bound) :]
+
+    def _sealed(self, data: bytes) -> str:
+        kid = self.keyring.primary
+        return f"{kid}:{self._cipher(kid).encrypt(data).decode()}"
 
     def _cipher(self, kid: str) -> Fernet:
         cipher = self._ciphers.get(kid)
         if cipher is None:
             from cryptography.fernet import Fernet  # lazily: 30 ms that most command lines never need
 
+            if kid not in self.keyring.keys and self.reread is not None:
+                self.use(self.reread())
             cipher = self._ciphers[kid] = Fernet(self.keyring.key(kid))
         return cipher
 
@@ -85,6 +131,16 @@ class Sealer(Box):
     def mac(self, value: bytes) -> str:
         """64 hex digits that stand for a secret in fingerprints: comparable, and not to be guessed without the key."""
         return hmac.digest(self._fingerprint_key, value, "sha256").hex()
+
+    def derived_key(self, purpose: str) -> bytes:
+        """32 bytes for one purpose, of this store alone and the same each time: rotation of the keys leaves them."""
+        # Secrets are hashed as JSON, which never begins with a NUL: no `mac` that is shown can be such a key.
+        return hmac.digest(self._fingerprint_key, b"\0" + purpose.encode(), "sha256")
+
+    @cached_property
+    def signing_key(self) -> SigningKey:
+        """The Ed25519 key with which this store's registry signs what it sends."""
+        return SigningKey(self.derived_key("webhook signing key"))
 
     def seal_secrets(self, spec: dict[str, Any], paths: Iterable[SecretPath], record_key: str) -> dict[str, Any]:
         """The spec with each secret as `{"$sealed", "$mac"}`.
@@ -132,7 +188,8 @@ class Sealer(Box):
             ) from None
         if not hmac.compare_digest(self.mac(data), value["$mac"]):
             raise Invalid(f"the $mac of {where} is not that of its secret", hint="send the secret itself", path=where)
-        return dict(value)
+        # What was exported before a rotation must not bring the old key back into use.
+        return {"$sealed": self.sealed_anew(value["$sealed"]), "$mac": value["$mac"]}
 
 
 def redact_secrets(spec: dict[str, Any], paths: Iterable[SecretPath]) -> dict[str, Any]:

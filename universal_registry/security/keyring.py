@@ -82,6 +82,22 @@ class Keyring:
         """The fingerprint of the primary key."""
         return fingerprint(self.keys[self.primary])
 
+    def sealing_with(self, kid: str) -> Keyring:
+        """The same keys, with this one as the primary. Raises Invalid when it is not among them."""
+        return Keyring(kid, self.keys)
+
+    def having(self, *keys: bytes) -> Keyring:
+        """With these keys besides, which open and do not seal."""
+        return Keyring.of(self.keys[self.primary], (*self.keys.values(), *keys))
+
+    def without(self, kid: str) -> Keyring:
+        """Without a key that is not the primary."""
+        return Keyring(self.primary, {each: key for each, key in self.keys.items() if each != kid})
+
+    def named(self, fingerprint_: str) -> str | None:
+        """The id of the key with this fingerprint; None when it is not here."""
+        return next((kid for kid, key in self.keys.items() if fingerprint(key) == fingerprint_), None)
+
     def key(self, kid: str) -> bytes:
         """The key with this id. Raises Corrupt when it is not there."""
         key = self.keys.get(kid)

@@ -1,7 +1,7 @@
-"""Standard Webhooks v1: signing what is sent, and checking what is received.
+"""Standard Webhooks v1 and v1a: signing what is sent, and checking what is received.
 
-The signature is HMAC-SHA256 over `<id>.<timestamp>.<body>`, the exact bytes of the body. While a secret is rotated a
-message bears one signature for each secret, entries separated by exactly one space.
+The signature is over `<id>.<timestamp>.<body>`, the exact bytes of the body: HMAC-SHA256 with a shared secret (v1), or
+Ed25519 with the sender's key (v1a). A message bears one for each secret and key, separated by exactly one space.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from universal_registry.kernel.errors import Invalid, VerifyError
 from universal_registry.kernel.world import World
+from universal_registry.security.ed25519 import SigningKey, is_signature
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 - a public prefix, no secret
 TOLERANCE_SECONDS = 300
@@ -30,6 +31,12 @@ _SECRET_BYTES = range(24, 65)
 _ID = re.compile(r"[!-\-/-~]{1,256}")  # printable ASCII; no dot, which separates what is signed
 _TIMESTAMP = re.compile(r"0|[1-9][0-9]{0,11}")
 _ENTRY = re.compile(r"[a-z0-9]{1,8},[A-Za-z0-9+/]{1,512}={0,2}")
+
+
+class Headers(Protocol):
+    """Received headers: a dict, a multidict, or whatever yields names and values. Repeated ones are to be yielded."""
+
+    def items(self) -> Iterable[tuple[Any, Any]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,33 +69,35 @@ def parse_secret(text: str) -> bytes:
 
 def sign(secret: bytes, msg_id: str, timestamp: int, body: bytes) -> str:
     """One entry of the signature header, `v1,<base64>`. `timestamp` is the epoch second of the attempt."""
-    if len(secret) not in _SECRET_BYTES:
-        raise Invalid(f"the signing secret is {len(secret)} bytes long", hint="24 to 64 bytes")
-    if not _ID.fullmatch(msg_id):
-        raise Invalid(f"message id {msg_id[:80]!a} cannot be signed", hint="1 to 256 of printable ASCII, no dot")
-    if not 0 <= timestamp < 10**12:
-        raise Invalid(f"timestamp {timestamp} is not an epoch second")
-    return "v1," + base64.b64encode(_digest(secret, msg_id, timestamp, body)).decode()
+    return _entry(secret, _content(msg_id, timestamp, body))
 
 
-def signed_headers(secrets: Iterable[bytes], msg_id: str, timestamp: int, body: bytes) -> dict[str, str]:
-    """The three headers of a message, with a signature for each secret (the newest first)."""
-    entries = " ".join(sign(secret, msg_id, timestamp, body) for secret in secrets)
+def signed_headers(
+    secrets: Iterable[bytes], msg_id: str, timestamp: int, body: bytes, key: SigningKey | None = None
+) -> dict[str, str]:
+    """The three headers of a message, with a v1 for each secret (the newest first), and a v1a if there is a key."""
+    content = _content(msg_id, timestamp, body)
+    entries = [_entry(secret, content) for secret in secrets]
+    if key is not None:
+        entries.append("v1a," + base64.b64encode(key.sign(content)).decode())
     if not entries:
         raise Invalid("there is no secret to sign with")
-    return {ID_HEADER: msg_id, TIMESTAMP_HEADER: str(timestamp), SIGNATURE_HEADER: entries}
+    return {ID_HEADER: msg_id, TIMESTAMP_HEADER: str(timestamp), SIGNATURE_HEADER: " ".join(entries)}
 
 
 def verify(
-    headers: Mapping[Any, Any],
+    headers: Headers,
     body: bytes,
     secrets: Sequence[bytes],
     now: datetime,
     tolerance: int = TOLERANCE_SECONDS,
+    *,
+    public_keys: Sequence[bytes] = (),
 ) -> Verified:
-    """Check a received message against any of the secrets; `now` is aware, `tolerance` in seconds either way.
+    """Check a received message against any of the secrets (v1) and public keys (v1a).
 
-    Raises VerifyError, and nothing else, for whatever is missing, malformed, forged or out of time.
+    `now` is aware, `tolerance` in seconds either way. Raises VerifyError, and nothing else, for whatever is missing,
+    malformed, forged or out of time.
     """
     values = _our_headers(headers)
     msg_id, stamp = values[ID_HEADER], values[TIMESTAMP_HEADER]
@@ -98,13 +107,16 @@ def verify(
         raise VerifyError("webhook-timestamp is not an integer")
     timestamp = int(stamp)
     offered = _signatures(values[SIGNATURE_HEADER])
+    content = f"{msg_id}.{timestamp}.".encode() + body
     good = 0
     for secret in secrets:  # every pair is compared, so that the time tells nothing about which one matched
-        wanted = _digest(secret, msg_id, timestamp, body)
-        for signature in offered:
+        wanted = hmac.digest(secret, content, "sha256")
+        for signature in offered["v1"]:
             good |= hmac.compare_digest(wanted, signature)
+    for public in public_keys:  # nothing here is secret
+        good |= any(is_signature(public, signature, content) for signature in offered["v1a"])
     if not good:
-        raise VerifyError("no signature matches", hint="check that both sides have the same secret and the exact body")
+        raise _no_match(offered, secrets, public_keys)
     age = now.timestamp() - timestamp
     if abs(age) > tolerance:
         when = "old" if age > 0 else "in the future"
@@ -148,11 +160,35 @@ class ReplayGuard:
         self._until.pop(msg_id, None)
 
 
-def _digest(secret: bytes, msg_id: str, timestamp: int, body: bytes) -> bytes:
-    return hmac.digest(secret, f"{msg_id}.{timestamp}.".encode() + body, "sha256")
+def _content(msg_id: str, timestamp: int, body: bytes) -> bytes:
+    """The bytes that are signed. Raises Invalid for an id or a time that no receiver could read back."""
+    if not _ID.fullmatch(msg_id):
+        raise Invalid(f"message id {msg_id[:80]!a} cannot be signed", hint="1 to 256 of printable ASCII, no dot")
+    if not 0 <= timestamp < 10**12:
+        raise Invalid(f"timestamp {timestamp} is not an epoch second")
+    return f"{msg_id}.{timestamp}.".encode() + body
 
 
-def _our_headers(headers: Mapping[Any, Any]) -> dict[str, str]:
+def _entry(secret: bytes, content: bytes) -> str:
+    if len(secret) not in _SECRET_BYTES:
+        raise Invalid(f"the signing secret is {len(secret)} bytes long", hint="24 to 64 bytes")
+    return "v1," + base64.b64encode(hmac.digest(secret, content, "sha256")).decode()
+
+
+def _no_match(
+    offered: Mapping[str, Sequence[bytes]], secrets: Sequence[bytes], public_keys: Sequence[bytes]
+) -> VerifyError:
+    """Says so when the message is signed in another way than the receiver is set up for."""
+    if not (offered["v1"] and secrets) and not (offered["v1a"] and public_keys):
+        bears = " and ".join(version for version in ("v1", "v1a") if offered[version]) or "no known version"
+        return VerifyError(
+            f"no signature matches: the message bears {bears}, which is not what is checked here",
+            hint="v1 needs the shared secret (whsec_...), v1a the sender's public key (whpk_...)",
+        )
+    return VerifyError("no signature matches", hint="check that both sides have the same secret and the exact body")
+
+
+def _our_headers(headers: Headers) -> dict[str, str]:
     """The three headers, each there exactly once whatever its case (a multidict yields repeated ones)."""
     found: dict[str, str] = {}
     for name, value in headers.items():
@@ -170,15 +206,15 @@ def _our_headers(headers: Mapping[Any, Any]) -> dict[str, str]:
     return found
 
 
-def _signatures(header: str) -> list[bytes]:
-    """The v1 signatures of the header. Entries of other versions are skipped, malformed ones refused."""
+def _signatures(header: str) -> dict[str, list[bytes]]:
+    """The v1 and v1a signatures of the header. Entries of other versions are skipped, malformed ones refused."""
     entries = header.split(" ")
     if len(entries) > _MOST_ENTRIES or not all(_ENTRY.fullmatch(entry) for entry in entries):
         raise VerifyError("webhook-signature is malformed", hint="entries such as v1,<base64>, one space between")
-    signatures = []
+    signatures: dict[str, list[bytes]] = {"v1": [], "v1a": []}
     for entry in entries:
         version, _, encoded = entry.partition(",")
-        if version != "v1":
+        if version not in signatures:
             continue
         try:
             signature = base64.b64decode(encoded, validate=True)
@@ -186,5 +222,5 @@ def _signatures(header: str) -> list[bytes]:
             raise VerifyError("webhook-signature is not base64") from None
         if base64.b64encode(signature).decode() != encoded:
             raise VerifyError("webhook-signature is not base64 in its one form")
-        signatures.append(signature)
+        signatures[version].append(signature)
     return signatures

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -28,6 +28,8 @@ Rows = list[tuple[Any, ...]]
 Params = Sequence[Any] | dict[str, Any]
 Result = TypeVar("Result")
 _BUSY_MS = 5000
+_CHECKPOINT_PAGES = 4000
+"""16 MiB of WAL: a page that is written often then goes into the file less often, and so do the two fsyncs of it."""
 _ENOUGH_BYTES = 1 << 20
 """Free space with which a write that found none is expected to succeed again."""
 _FSYNC_FAILURES = (
@@ -113,17 +115,23 @@ class Database:
         with translated(self.path):
             return self.writer.execute(sql, params).fetchall()
 
-    def executeeach(self, statements: Iterable[tuple[str, Params]]) -> list[Rows]:
-        """Run statements inside the current transaction, one after the other; the rows of each."""
-        execute = self.writer.execute
+    def selectmany(self, sql: str, params: Sequence[Params]) -> Rows:
+        """Run one reading statement for each of `params` inside the current transaction; all rows of all of them."""
         with translated(self.path):
-            return [execute(sql, params).fetchall() for sql, params in statements]
+            return self.writer.executemany(sql, params).fetchall()
 
-    def executemany(self, sql: str, params: Sequence[Params]) -> None:
-        """Run one statement for each of `params` inside the current transaction."""
-        if params:
-            with translated(self.path):
-                self.writer.executemany(sql, params)
+    def executemany(self, sql: str, params: Sequence[Params], *, each: int | None = None) -> None:
+        """Run one statement for each of `params` inside the current transaction. Raises Corrupt when it did not change
+        as many rows as `each` says of each run."""
+        if not params:
+            return
+        writer = self.writer
+        before = writer.total_changes()
+        with translated(self.path):
+            writer.executemany(sql, params)
+        changed = writer.total_changes() - before
+        if each is not None and changed != each * len(params):
+            raise Corrupt(f"{self.path}: {changed} rows were changed, not {each * len(params)}; nothing was written")
 
     def read(self, sql: str, params: Params = ()) -> Rows:
         """Read the committed state, on the loop: for statements that an index answers."""
@@ -131,6 +139,12 @@ class Database:
             if self._reader is None:
                 self._reader = _connect(self.path, read_only=True)
             return self._reader.execute(sql, params).fetchall()
+
+    def readmany(self, sql: str, params: Sequence[Params]) -> Rows:
+        """As `read`, one statement for each of `params`, all of one committed state; all rows of all of them."""
+        with self.snapshot(), translated(self.path):
+            assert self._reader is not None
+            return self._reader.executemany(sql, params).fetchall()
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -309,6 +323,7 @@ def _connect(path: Path, *, read_only: bool) -> apsw.Connection:
     connection.set_busy_timeout(_BUSY_MS)
     if not read_only:
         connection.execute("PRAGMA journal_mode=WAL").fetchall()
+        connection.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
     return connection

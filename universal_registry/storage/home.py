@@ -13,13 +13,13 @@ from universal_registry.security.tokens import hash_token, new_token
 from universal_registry.storage.keyfile import private_folder
 
 
-def is_initialised(places: Places, *, files: bool = True) -> bool:
+def is_initialised(places: Places, key: Path, *, files: bool = True) -> bool:
     """Whether there is a registry here. A database file of no bytes counts as none.
 
     Without `files` the databases are elsewhere: then it is the key that makes this home one of theirs.
     """
     if not files:
-        return places.key.is_file()
+        return key.is_file()
     return all(file.is_file() and file.stat().st_size > 0 for file in (places.registry_db, places.propagation_db))
 
 

@@ -1,24 +1,33 @@
 """The key file: made once without a race, and refused whenever someone else could have read or swapped it.
 
-`config/encryption.key` holds the primary key, `config/keys/*.key` the older ones. A key is never made over sealed data:
-the caller says with `may_create` whether the store is new.
+`config/encryption.key` holds the key that seals, `config/keys/*.key` the others. A key is never made over sealed data:
+the caller says with `may_create` whether the store is new. A file appears whole or not at all, and a key that is
+replaced stands in `keys/` before it leaves its place.
 """
 
 from __future__ import annotations
 
 import errno
-import hmac
 import os
 import shlex
 import stat
 from pathlib import Path
 from typing import NoReturn
 
-from universal_registry.kernel.errors import Invalid, KeyMismatch, ReadOnlyStore, StorageFull, StorageUnavailable
+from universal_registry.kernel.errors import (
+    Conflict,
+    Invalid,
+    KeyMismatch,
+    ReadOnlyStore,
+    StorageFull,
+    StorageUnavailable,
+)
+from universal_registry.kernel.settings import Settings
 from universal_registry.kernel.world import World
-from universal_registry.security.keyring import Keyring, new_key, parse_key
+from universal_registry.security.keyring import Keyring, kid_of, new_key, parse_key
 
 _MOST_BYTES = 4096
+_REPLACING = ".new"
 
 
 def load_or_create_key(path: Path, world: World, *, may_create: bool, expected: str | None = None) -> Keyring:
@@ -33,7 +42,7 @@ def load_or_create_key(path: Path, world: World, *, may_create: bool, expected: 
             if not may_create:
                 raise _missing(path, expected)
             private_folder(path.parent)
-            _create(path, new_key(world), world.new_id())
+            _create(path, new_key(world) + b"\n", world.new_id())
         _check_folder(path.parent)
         primary = _read(path)
         older = [_read(file) for file in _older(path.parent / "keys")]
@@ -42,15 +51,88 @@ def load_or_create_key(path: Path, world: World, *, may_create: bool, expected: 
     return Keyring.of(primary, older)
 
 
-def check_fingerprint(expected: str, actual: str) -> None:
-    """Refuse a key that the store was not sealed with. Both are `Keyring.fingerprint` texts."""
-    if not hmac.compare_digest(expected.encode(), actual.encode()):
-        raise KeyMismatch(
-            f"the store was sealed with key {expected}, but the key file holds key {actual}",
-            hint="restore config/encryption.key from your backup",
-            expected=expected,
-            actual=actual,
-        )
+class KeyFiles:
+    """The key files of one home. `mounted`: the key is read from there, a file that is not ours to write (a secret of
+    the platform); older keys still stand in `keys/` beside `path`."""
+
+    def __init__(self, path: Path, world: World, *, mounted: Path | None = None) -> None:
+        self.path = path
+        self.mounted = mounted
+        self._world = world
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the key that seals cannot be replaced from here."""
+        return self.mounted is not None
+
+    def load(self, *, may_create: bool = False, expected: str | None = None) -> Keyring:
+        """As `load_or_create_key`; a mounted key is never made."""
+        if self.mounted is None:
+            return load_or_create_key(self.path, self._world, may_create=may_create, expected=expected)
+        try:
+            primary = _read_mounted(self.mounted, expected)
+            return Keyring.of(primary, map(_read, _older(self.path.parent / "keys")))
+        except OSError as error:
+            _fail(error, self.mounted)
+
+    def keep(self, key: bytes) -> None:
+        """Put a key into `keys/`, durably, unless it is there. Raises KeyMismatch, ReadOnlyStore, StorageFull."""
+        folder = self.path.parent / "keys"
+        try:
+            private_folder(self.path.parent)
+            private_folder(folder)
+            self._sweep()
+            if key not in map(_read, _older(folder)):
+                _create(folder / f"{kid_of(key)}.key", key + b"\n", self._world.new_id())
+            _sync_folder(self.path.parent)
+        except OSError as error:
+            _fail(error, folder)
+
+    def make_primary(self, key: bytes) -> None:
+        """Put a key into the key file; the one that was there is kept in `keys/` first. Raises as `keep`."""
+        if self.mounted is not None:
+            raise ReadOnlyStore(f"{self.mounted} is not ours to write", hint="replace it where it comes from")
+        try:
+            private_folder(self.path.parent)
+            if _exists(self.path):
+                if (before := _read(self.path)) == key:
+                    return
+                self.keep(before)
+            _replace(self.path, key, self._world.new_id())
+        except OSError as error:
+            _fail(error, self.path)
+
+    def drop(self, kid: str) -> None:
+        """Remove the files in `keys/` that hold this key. Raises as `keep`."""
+        folder = self.path.parent / "keys"
+        try:
+            for file in _older(folder):
+                if kid_of(_read(file)) == kid:
+                    file.unlink()
+            if _exists(folder):
+                _sync_folder(folder)
+        except OSError as error:
+            _fail(error, folder)
+
+    def _sweep(self) -> None:
+        """Remove what a kill left of a replacement. The caller owns the store: nobody else is at it."""
+        for left in self.path.parent.glob(f".{self.path.name}.*{_REPLACING}"):
+            left.unlink(missing_ok=True)
+
+
+def key_files(settings: Settings, world: World) -> KeyFiles:
+    """The key files that the settings name."""
+    mounted = settings.key_file if settings.encryption.key_file else None
+    return KeyFiles(settings.home / settings.encryption.key_path, world, mounted=mounted)
+
+
+def write_private(path: Path, data: bytes, world: World) -> None:
+    """A new file of mode 0600, whole and durable. Raises Conflict when there is one of that name, ReadOnlyStore ..."""
+    try:
+        if not _create(path, data, world.new_id()):
+            raise Conflict(f"{path} is there already", hint="name a file that is not: nothing is overwritten")
+    except OSError as error:
+        _fail(error, path)
 
 
 def private_folder(folder: Path) -> None:
@@ -71,19 +153,35 @@ def _missing(path: Path, expected: str | None) -> KeyMismatch:
     )
 
 
-def _create(path: Path, key: bytes, unique: str) -> None:
-    """The whole file appears at once or not at all, and only one maker wins; the losers read the winner's."""
+def _create(path: Path, data: bytes, unique: str) -> bool:
+    """The whole file appears at once or not at all, and only one maker wins: whether it was this one."""
     temporary = path.with_name(f".{path.name}.{unique}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, path, follow_symlinks=False)
+        except FileExistsError:
+            return False  # another process was first: its key is the key
+        _sync_folder(path.parent)
+        return True
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _replace(path: Path, key: bytes, unique: str) -> None:
+    """The file holds the old key or the new one, whole, at every moment."""
+    temporary = path.with_name(f".{path.name}.{unique}{_REPLACING}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(key + b"\n")
             file.flush()
             os.fsync(file.fileno())
-        try:
-            os.link(temporary, path, follow_symlinks=False)
-        except FileExistsError:
-            return  # another process was first: its key is the key
+        temporary.replace(path)
         _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
@@ -130,12 +228,27 @@ def _read(path: Path) -> bytes:
         text = os.read(descriptor, _MOST_BYTES)
     finally:
         os.close(descriptor)
+    return _parsed(path, text)
+
+
+def _parsed(path: Path, text: bytes) -> bytes:
     try:
         return parse_key(text)
     except Invalid as error:
         raise KeyMismatch(
             f"{path} does not hold a key: {error.message}", hint="restore it from your backup; it was left as it is"
         ) from None
+
+
+def _read_mounted(path: Path, expected: str | None) -> bytes:
+    """The key in a file that the platform put there: its links, owner and mode are the platform's affair."""
+    if not path.exists():
+        with_key = f"; the store was sealed with key {expected}" if expected else ""
+        raise KeyMismatch(f"{path}, which is to hold the key, is missing{with_key}", hint="put the key there")
+    if not path.is_file():
+        raise KeyMismatch(f"{path} is not a regular file", hint="put the key file there")
+    with path.open("rb") as file:
+        return _parsed(path, file.read(_MOST_BYTES))
 
 
 def _check_folder(folder: Path) -> None:

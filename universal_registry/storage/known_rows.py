@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from universal_registry.kernel.ids import Key
@@ -41,7 +42,7 @@ class KnownRows:
             self._rows.pop(key, None)
             if row is not None and len(row[_SPEC]) <= MOST_TEXT:
                 self._rows[key] = row
-        for key in list(self._rows)[: max(0, len(self._rows) - MOST_ROWS)]:
+        for key in list(islice(self._rows, max(0, len(self._rows) - MOST_ROWS))):
             del self._rows[key]
 
     def forget(self) -> None:

@@ -6,20 +6,30 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import orjson
 
+from universal_registry.propagation.command import Action, Command
 from universal_registry.propagation.lane import (
     Attempt,
     Backfill,
     Breaker,
     Delivery,
     DeliveryState,
+    Guard,
+    Keep,
     Lane,
+    Order,
     Position,
     Session,
+    Transition,
+    WaitsFor,
 )
 
 Row = Sequence[Any]
+_guard = msgspec.json.Decoder(Guard)
+_waits_for = msgspec.json.Decoder(WaitsFor)
+_NO_GUARD = "{}"
 _ALMOST_A_MILLISECOND = timedelta(microseconds=999)
 
 
@@ -46,11 +56,12 @@ def lane_row(lane: Lane) -> tuple[Any, ...]:
     backfill = lane.backfill
     return (
         lane.lane_id, lane.target_uid, lane.target_namespace, lane.target_name, lane.transport, lane.owner,
-        lane.generation, _until(lane.lease_until), lane.incarnation, lane.position.revision, lane.position.seq,
+        lane.generation, lane.incarnation, lane.position.revision, lane.position.seq,
         lane.hash8, *((backfill.route_uid, backfill.upto, backfill.at) if backfill else (None, None, None)),
         lane.breaker.value, lane.failures, lane.trips, _until(lane.open_until), _until(lane.pause_until),
         int(lane.paused), lane.held, lane.delivered, _since(lane.last_success_at), _since(lane.last_failure_at),
-        lane.last_error,
+        lane.last_error, _NO_GUARD if lane.guard == Guard() else msgspec.json.encode(lane.guard).decode(),
+        lane.order.value,
     )  # fmt: skip
 
 
@@ -64,24 +75,25 @@ def lane_from(row: Row) -> Lane:
         transport=row[4],
         owner=row[5],
         generation=row[6],
-        lease_until=_time(row[7]),
-        incarnation=row[8],
-        position=Position(row[9], row[10]),
-        hash8=row[11],
-        backfill=None if row[12] is None else Backfill(route_uid=row[12], upto=row[13], at=row[14]),
-        breaker=Breaker(row[15]),
-        failures=row[16],
-        trips=row[17],
-        open_until=_time(row[18]),
-        pause_until=_time(row[19]),
-        paused=bool(row[20]),
-        held=row[21],
-        delivered=row[22],
-        last_success_at=_time(row[23]),
-        last_failure_at=_time(row[24]),
-        last_error=row[25],
-        rows=row[26],
-        dead=row[27],
+        incarnation=row[7],
+        position=Position(row[8], row[9]),
+        hash8=row[10],
+        backfill=None if row[11] is None else Backfill(route_uid=row[11], upto=row[12], at=row[13]),
+        breaker=Breaker(row[14]),
+        failures=row[15],
+        trips=row[16],
+        open_until=_time(row[17]),
+        pause_until=_time(row[18]),
+        paused=bool(row[19]),
+        held=row[20],
+        delivered=row[21],
+        last_success_at=_time(row[22]),
+        last_failure_at=_time(row[23]),
+        last_error=row[24],
+        rows=row[25],
+        dead=row[26],
+        guard=Guard() if row[27] == _NO_GUARD else _guard.decode(row[27]),
+        order=Order(row[28]),
     )
 
 
@@ -91,7 +103,8 @@ def delivery_row(delivery: Delivery) -> tuple[Any, ...]:
         delivery.delivery_id, delivery.lane_id, delivery.session_id, delivery.route_uid, delivery.op, delivery.kind,
         delivery.namespace, delivery.name, delivery.revision, delivery.seq, delivery.state.value, delivery.attempts,
         delivery.crashes, _until(delivery.next_at), delivery.reason, text(delivery.created_at),
-        text(delivery.updated_at),
+        text(delivery.updated_at), delivery.keep.value,
+        "" if delivery.waits_for is None else msgspec.json.encode(delivery.waits_for).decode(), delivery.replay_of,
     )  # fmt: skip
 
 
@@ -115,6 +128,31 @@ def delivery_from(row: Row) -> Delivery:
         reason=row[14],
         created_at=datetime.fromisoformat(row[15]),
         updated_at=datetime.fromisoformat(row[16]),
+        keep=Keep(row[17]) if row[17] else Keep.NONE,
+        waits_for=_waits_for.decode(row[18]) if row[18] else None,
+        replay_of=row[19],
+    )
+
+
+def command_row(command: Command) -> tuple[Any, ...]:
+    """The columns of the query give_command."""
+    return (
+        command.lane_id, command.action.value, command.actor, text(command.at), _until(command.until),
+        command.delivery_id, command.reason,
+    )  # fmt: skip
+
+
+def command_from(row: Row) -> Command:
+    """A row of the query commands."""
+    return Command(
+        number=row[0],
+        lane_id=row[1],
+        action=Action(row[2]),
+        actor=row[3],
+        at=datetime.fromisoformat(row[4]),
+        until=_time(row[5]),
+        delivery_id=row[6],
+        reason=row[7],
     )
 
 
@@ -144,7 +182,7 @@ def session_row(session: Session) -> tuple[Any, ...]:
     """The columns of the query put_session; the targets are rows of their own."""
     return (
         session.session_id, session.mode, session.source, int(session.standing), session.state, session.revision,
-        text(session.created_at), text(session.last_activity),
+        text(session.created_at), text(session.last_activity), session.reason, _until(session.deadline),
     )  # fmt: skip
 
 
@@ -166,4 +204,11 @@ def session_from(row: Row) -> Session:
         revision=row[6],
         created_at=datetime.fromisoformat(row[7]),
         last_activity=datetime.fromisoformat(row[8]),
+        reason=row[9],
+        deadline=_time(row[10]),
     )
+
+
+def transition_from(row: Row) -> Transition:
+    """A row of the query transitions."""
+    return Transition(session_id=row[0], before=row[1], state=row[2], reason=row[3], at=datetime.fromisoformat(row[4]))

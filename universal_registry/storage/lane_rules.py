@@ -7,7 +7,7 @@ from collections.abc import Collection
 from universal_registry.kernel.errors import Invalid
 from universal_registry.kernel.ids import Key
 from universal_registry.kernel.settings import SLOW_PHASE, RetrySettings
-from universal_registry.propagation.lane import DeliveryState, Settlements
+from universal_registry.propagation.lane import Control, DeliveryState, Settlements
 
 CRASH_LIMIT = 3
 NOTHING = Settlements()
@@ -18,6 +18,7 @@ def check_lanes_given(settlements: Settlements) -> None:
     used = {row.lane_id for row in settlements.upserts}
     used.update(lane_id for lane_id, _ in settlements.removed)
     used.update(attempt.lane_id for attempt in settlements.attempts)
+    used.update(lane_id for lane_id, _ in settlements.obeyed)
     if missing := used - {lane.lane_id for lane in settlements.lanes}:
         raise Invalid(
             f"settlements hold rows of the lane {min(missing)!r} but not the lane",
@@ -41,3 +42,14 @@ def retries(retry: RetrySettings) -> int:
     if not retry.enabled:
         return 0
     return retry.max_retries + (len(SLOW_PHASE) if retry.slow_phase else 0)
+
+
+def control_mark(control: Control, incarnation: str) -> str:
+    """How a store remembers that it has done the word: "incarnation:place"; empty for what is no line of the log."""
+    return "" if control.place is None else f"{incarnation}:{control.place.packed}"
+
+
+def place_of_mark(mark: str, incarnation: str) -> int:
+    """The place of a mark, packed; 0 when it is of another history, or none."""
+    whose, _, place = mark.partition(":")
+    return int(place) if whose == incarnation else 0

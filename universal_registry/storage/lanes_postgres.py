@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -15,11 +15,26 @@ from universal_registry.kernel.errors import ReadOnlyStore
 from universal_registry.kernel.ids import Key
 from universal_registry.kernel.settings import RetrySettings
 from universal_registry.kernel.world import World
-from universal_registry.propagation.lane import Attempt, Counters, Delivery, Lane, Session, Settlements
-from universal_registry.propagation.ports import Depth
+from universal_registry.log.audit import Deed
+from universal_registry.propagation.command import Command
+from universal_registry.propagation.lane import (
+    Attempt,
+    Control,
+    Counters,
+    Delivery,
+    Lane,
+    Position,
+    Session,
+    Settlements,
+    Transition,
+)
+from universal_registry.propagation.ports import Claimed, Depth, Looked
+from universal_registry.storage.audit_postgres import append
 from universal_registry.storage.lane_rows import (
     attempt_from,
     attempt_row,
+    command_from,
+    command_row,
     delivery_from,
     delivery_row,
     lane_from,
@@ -28,8 +43,17 @@ from universal_registry.storage.lane_rows import (
     session_row,
     session_target_rows,
     text,
+    transition_from,
 )
-from universal_registry.storage.lane_rules import CRASH_LIMIT, NOTHING, check_lanes_given, delivery_query, retries
+from universal_registry.storage.lane_rules import (
+    CRASH_LIMIT,
+    NOTHING,
+    check_lanes_given,
+    control_mark,
+    delivery_query,
+    place_of_mark,
+    retries,
+)
 from universal_registry.storage.postgres import PgDatabase
 from universal_registry.storage.sqlfiles import load_queries
 
@@ -42,25 +66,26 @@ def _columns(names: str) -> tuple[str, ...]:
 
 # In the order of the functions of lane_rows.
 _LANE = _columns(
-    """lane_id target_uid target_namespace target_name transport owner generation lease_until incarnation
+    """lane_id target_uid target_namespace target_name transport owner generation incarnation
     position_revision position_seq hash8 backfill_route backfill_upto backfill_at breaker failures trips open_until
-    pause_until paused held delivered last_success_at last_failure_at last_error"""
+    pause_until paused held delivered last_success_at last_failure_at last_error guard ordering"""
 )
 _DELIVERY = _columns(
     """delivery_id lane_id session_id route_uid op kind namespace name revision seq state attempts crashes next_at
-    reason created_at updated_at"""
+    reason created_at updated_at held waits_for replay_of"""
 )
 _ATTEMPT = _columns("delivery_id lane_id number at outcome status milliseconds reason")
-_SESSION = _columns("session_id mode source standing state revision created_at last_activity")
+_SESSION = _columns("session_id mode source standing state revision created_at last_activity reason deadline")
 _SESSION_TARGET = _columns("session_id target_namespace target_name place")
 _REMOVED = _columns("lane_id delivery_id")
+_OBEYED = _columns("lane_id number")
 
 
 class PgLanes:
     """LaneStore and LaneQueries over the schema "propagation".
 
     `apply` and `claim` are its only writes, one durable commit and one round trip each. Several daemons may share the
-    store: each holds its lanes by a lease, and what it writes about a lane that another has taken is left out. Times
+    store: each holds its lanes by its lease, and what it writes about a lane that another has taken is left out. Times
     are kept to the millisecond; a wait is rounded up.
     """
 
@@ -78,24 +103,29 @@ class PgLanes:
         """Every lane, in the order in which they were made."""
         return [lane_from(row) for row in await self._db.fetch(self._sql["lanes"])]
 
-    async def claim(self, owner: str, now: datetime, lease_until: datetime) -> Sequence[Lane]:
-        """Renew the lanes of `owner`, take those that are free or whose lease has ended, and answer with all of these.
+    async def claim(
+        self, owner: str, now: datetime, lease_until: datetime, *, leaving: Collection[str] = (), holding: int = -1
+    ) -> Claimed:
+        """Renew the lease of `owner`, give up the lanes `leaving`, and take a fair share of those that nobody holds.
 
-        A lane of ours that is not in the answer has been taken by another daemon. What another owner left SENDING is
-        PENDING again, or dead at its third crash; those count as `failed`. Safe to repeat.
+        One row is written as long as nothing changes. What another owner left SENDING is PENDING again, or dead at its
+        third crash; those count as `failed`. Safe to repeat.
         """
         self._check_writable()
-        who = (owner, text(now), text(lease_until), CRASH_LIMIT, self._max_retries)
-        rows = await self._db.fetch(self._sql["claim"], *who)
+        lease = lease_until - now
+        recent, latest = lease_until - lease / 3, lease_until + lease
+        who = (owner, *map(text, (now, lease_until, recent, latest)), list(leaving), holding)
+        ((share, changed),) = await self._db.fetch(self._sql["claim"], *who, CRASH_LIMIT, self._max_retries)
         self._owner = owner
-        return [lane_from(row) for row in rows]
+        rows = await self._db.fetch(self._sql["lanes_of"], owner) if changed else ()
+        return Claimed(share=share, lanes=[lane_from(row) for row in rows] if changed else None)
 
     async def apply(self, settlements: Settlements) -> None:
         """All of it in one durable commit, except lanes whose stored owner or generation is another, with their rows.
 
-        Lanes are dropped first, so that one which is also given is replaced. Sessions and counters are of no lane and
-        always go in. Raises Invalid, with nothing applied, for a row or an attempt whose lane is not among
-        `settlements.lanes`: it could not be fenced. After StorageUnavailable it may or may not be stored: give it
+        Lanes are dropped first, so that one which is also given is replaced. Sessions, counters and deeds
+        are of no lane and always go in. Raises Invalid, with nothing applied, for a row or an attempt whose lane is not
+        among `settlements.lanes`: it could not be fenced. After StorageUnavailable it may or may not be stored: give it
         again, with whatever has come to it since; no attempt and no count is added twice.
         """
         if settlements == NOTHING:
@@ -105,11 +135,19 @@ class PgLanes:
         async with self._applying:
             document = self._ledger.document(settlements)
             try:
-                await self._db.fetch(self._sql["settle"], document)
+                await self._settle(document, settlements.deeds)
             except BaseException:  # a refusal too: the store knows what it took, whatever happened to the answer
                 self._ledger.in_doubt(settlements)
                 raise
             self._ledger.stored()
+
+    async def _settle(self, document: str, deeds: Sequence[Deed]) -> None:
+        if not deeds:
+            await self._db.fetch(self._sql["settle"], document)
+            return
+        async with self._db.transaction() as connection:
+            await connection.fetch(self._sql["settle"], document)
+            await append(connection, "propagation", deeds)
 
     async def due(self, lane_id: str, now: datetime, limit: int) -> Sequence[Delivery]:
         """At most `limit` rows that may be tried now, in order of (revision, seq); never two of one record."""
@@ -142,6 +180,27 @@ class PgLanes:
             counters=Counters(**orjson.loads(totals)),
         )
 
+    async def oldest(self) -> Mapping[str, datetime]:
+        """Lane id -> when its oldest delivery that has not ended was planned; only lanes that have one."""
+        rows = await self._db.fetch(self._sql["oldest"])
+        return {lane_id: datetime.fromisoformat(at) for lane_id, at in rows if at is not None}
+
+    async def rebase(self, now: datetime) -> None:
+        """The clock has gone back to `now`: no wait of our lanes is longer than it was to be, from now."""
+        if self._owner is not None:
+            await self._db.fetch(self._sql["rebase"], self._owner, text(now))
+
+    # --- LaneCommands -------------------------------------------------------------------------------------------------
+
+    async def give(self, command: Command) -> None:
+        """Store a command for its lane, durably."""
+        self._check_writable()
+        await self._db.fetch(self._sql["give_command"], *command_row(command))
+
+    async def commands(self) -> Sequence[Command]:
+        """What is still to be done, in order."""
+        return [command_from(row) for row in await self._db.fetch(self._sql["commands"])]
+
     # --- LaneQueries --------------------------------------------------------------------------------------------------
 
     async def deliveries(
@@ -159,6 +218,11 @@ class PgLanes:
         rows = await self._db.fetch(self._sql[query], lane_id, session_id, wanted, limit, *(key or ()))
         return [delivery_from(row) for row in rows]
 
+    async def delivery(self, delivery_id: str) -> Delivery | None:
+        """The row of one delivery, if it has one."""
+        rows = await self._db.fetch(self._sql["delivery"], delivery_id)
+        return delivery_from(rows[0]) if rows else None
+
     async def attempts(self, delivery_id: str) -> Sequence[Attempt]:
         """What was tried for one delivery without success, in order; also after it has arrived."""
         return [attempt_from(row) for row in await self._db.fetch(self._sql["attempts"], delivery_id)]
@@ -170,6 +234,32 @@ class PgLanes:
         else:
             rows = await self._db.fetch(self._sql["sessions"])
         return [session_from(row) for row in rows]
+
+    # --- SessionStore -------------------------------------------------------------------------------------------------
+
+    async def control(self, control: Control, incarnation: str) -> None:
+        """Do the word, once. SENDING rows are left to who sends them."""
+        self._check_writable()
+        mark = control_mark(control, incarnation)
+        what = (control.verb.value, control.session_id, mark, control.reason, text(control.at))
+        await self._db.fetch(self._sql["control"], *what)
+
+    async def controls_done(self, incarnation: str) -> int:
+        rows = await self._db.fetch(self._sql["meta"], "controls")
+        return place_of_mark(rows[0][0], incarnation) if rows else 0
+
+    async def release(self, after: Position, limit: int, now: datetime) -> Sequence[Looked]:
+        """One round trip."""
+        where = (self._owner, after.revision, after.seq, limit, text(now))
+        rows = await self._db.fetch(self._sql["release"], *where)
+        return [Looked(row[0], Position(row[1], row[2]), bool(row[3])) for row in rows]
+
+    async def open_sessions(self, after: str, limit: int) -> Sequence[tuple[Session, Sequence[str]]]:
+        rows = await self._db.fetch(self._sql["open_sessions"], after, limit)
+        return [(session_from(row), tuple(orjson.loads(row[11]))) for row in rows]
+
+    async def transitions(self, session_id: str) -> Sequence[Transition]:
+        return [transition_from(row) for row in await self._db.fetch(self._sql["transitions"], session_id)]
 
     def _check_writable(self) -> None:
         if self._db.read_only:
@@ -210,6 +300,7 @@ class _Ledger:
             ],
             "sessions": _named(_SESSION, map(session_row, sessions.values())),
             "targets": _named(_SESSION_TARGET, targets),
+            "obeyed": _named(_OBEYED, settlements.obeyed),
             "counters": [
                 {"since": since, "name": name, "added": added}
                 for since, name, added in (*self._counted, *self._increments(settlements.counters))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -10,12 +10,27 @@ import orjson
 
 from universal_registry.kernel.ids import Key
 from universal_registry.kernel.settings import RetrySettings
-from universal_registry.propagation.lane import Attempt, Counters, Delivery, DeliveryState, Lane, Session, Settlements
-from universal_registry.propagation.ports import Depth
+from universal_registry.propagation.command import Command
+from universal_registry.propagation.lane import (
+    Attempt,
+    Control,
+    Counters,
+    Delivery,
+    DeliveryState,
+    Lane,
+    Position,
+    Session,
+    Settlements,
+    Transition,
+)
+from universal_registry.propagation.ports import Claimed, Depth, Looked
+from universal_registry.storage.audit_sqlite import append
 from universal_registry.storage.database import Database
 from universal_registry.storage.lane_rows import (
     attempt_from,
     attempt_row,
+    command_from,
+    command_row,
     delivery_from,
     delivery_row,
     lane_from,
@@ -24,8 +39,17 @@ from universal_registry.storage.lane_rows import (
     session_row,
     session_target_rows,
     text,
+    transition_from,
 )
-from universal_registry.storage.lane_rules import CRASH_LIMIT, NOTHING, check_lanes_given, delivery_query, retries
+from universal_registry.storage.lane_rules import (
+    CRASH_LIMIT,
+    NOTHING,
+    check_lanes_given,
+    control_mark,
+    delivery_query,
+    place_of_mark,
+    retries,
+)
 from universal_registry.storage.sqlfiles import load_queries
 
 _MANY = 1000  # heads past their time from which walking them in order reads less than sorting them
@@ -51,25 +75,34 @@ class SqliteLanes:
         sql = self._sql["lanes"]
         return await self._db.scan(lambda read: [lane_from(row) for row in read(sql)])
 
-    async def claim(self, owner: str, now: datetime, lease_until: datetime) -> Sequence[Lane]:
-        """Take every lane: the lock file has made sure that no other daemon runs. Renewing is the same call.
+    async def claim(
+        self,
+        owner: str,
+        now: datetime,
+        lease_until: datetime,  # noqa: ARG002 - the lock file holds them
+        *,
+        leaving: Collection[str] = (),  # noqa: ARG002
+        holding: int = -1,  # noqa: ARG002
+    ) -> Claimed:
+        """Take every lane: the lock file has made sure that no other daemon runs, so nothing is shared out.
 
         What another owner left SENDING is PENDING again, or dead at its third crash; those count as `failed`.
         """
-        who = {"owner": owner, "now": text(now), "lease_until": text(lease_until), "limit": CRASH_LIMIT}
+        who = {"owner": owner, "now": text(now), "limit": CRASH_LIMIT}
         async with self._db.transaction():
             recovered = self._db.execute(self._sql["recover_sending"], who)
             self._count(Counters(failed=sum(state == DeliveryState.DEAD for (state,) in recovered)))
             self._db.execute(self._sql["take_lanes"], who)
             self._db.execute(self._sql["set_meta"], ("max_retries", str(self._max_retries)))
-            return [lane_from(row) for row in self._db.execute(self._sql["lanes"])]
+            lanes = [lane_from(row) for row in self._db.execute(self._sql["lanes"])]
+        return Claimed(share=len(lanes), lanes=lanes)
 
     async def apply(self, settlements: Settlements) -> None:
         """All of it in one durable commit, except lanes whose stored owner or generation is another, with their rows.
 
-        Lanes are dropped first, so that one which is also given is replaced. Sessions and counters are of no lane and
-        always go in. Raises Invalid, with nothing applied, for a row or an attempt whose lane is not among
-        `settlements.lanes`: it could not be fenced.
+        Lanes are dropped first, so that one which is also given is replaced. Sessions, counters and deeds
+        are of no lane and always go in. Raises Invalid, with nothing applied, for a row or an attempt whose lane is not
+        among `settlements.lanes`: it could not be fenced.
         """
         if settlements == NOTHING:
             return
@@ -83,8 +116,10 @@ class SqliteLanes:
             many(sql["put_delivery"], [delivery_row(row) for row in settlements.upserts if row.lane_id in ours])
             many(sql["remove_delivery"], [pair for pair in settlements.removed if pair[0] in ours])
             many(sql["add_attempt"], [attempt_row(item) for item in settlements.attempts if item.lane_id in ours])
+            many(sql["drop_command"], [(number,) for lane_id, number in settlements.obeyed if lane_id in ours])
             self._put_sessions(settlements.sessions)
             self._count(settlements.counters)
+            append(self._db, settlements.deeds)
 
     async def due(self, lane_id: str, now: datetime, limit: int) -> Sequence[Delivery]:
         """At most `limit` rows that may be tried now, in order of (revision, seq); never two of one record."""
@@ -120,6 +155,28 @@ class SqliteLanes:
             counters=Counters(**{str(name): value for name, value in totals}),
         )
 
+    async def oldest(self) -> Mapping[str, datetime]:
+        """Lane id -> when its oldest delivery that has not ended was planned; only lanes that have one."""
+        sql = self._sql["oldest"]
+        rows = await self._db.scan(lambda read: read(sql))
+        return {lane_id: datetime.fromisoformat(at) for lane_id, at in rows if at != "~"}
+
+    async def rebase(self, now: datetime) -> None:
+        """The clock has gone back to `now`: no wait is longer than it was to be, from now."""
+        async with self._db.transaction():
+            self._db.execute(self._sql["rebase"], {"now": text(now)})
+
+    # --- LaneCommands -------------------------------------------------------------------------------------------------
+
+    async def give(self, command: Command) -> None:
+        """Store a command for its lane, durably."""
+        async with self._db.transaction():
+            self._db.execute(self._sql["give_command"], command_row(command))
+
+    async def commands(self) -> Sequence[Command]:
+        """What is still to be done, in order."""
+        return [command_from(row) for row in self._db.read(self._sql["commands"])]
+
     # --- LaneQueries --------------------------------------------------------------------------------------------------
 
     async def deliveries(
@@ -142,6 +199,11 @@ class SqliteLanes:
         }
         return await self._db.scan(lambda read: [delivery_from(row) for row in read(self._sql[query], params)])
 
+    async def delivery(self, delivery_id: str) -> Delivery | None:
+        """The row of one delivery, if it has one."""
+        rows = self._db.read(self._sql["delivery"], (delivery_id,))
+        return delivery_from(rows[0]) if rows else None
+
     async def attempts(self, delivery_id: str) -> Sequence[Attempt]:
         """What was tried for one delivery without success, in order; also after it has arrived."""
         return [attempt_from(row) for row in self._db.read(self._sql["attempts"], (delivery_id,))]
@@ -152,6 +214,44 @@ class SqliteLanes:
             return [session_from(row) for row in self._db.read(self._sql["session"], (session_id,))]
         sql = self._sql["sessions"]
         return await self._db.scan(lambda read: [session_from(row) for row in read(sql)])
+
+    # --- SessionStore -------------------------------------------------------------------------------------------------
+
+    async def control(self, control: Control, incarnation: str) -> None:
+        """Do the word, once. SENDING rows are left to who sends them."""
+        mark = control_mark(control, incarnation)
+        what = {"session": control.session_id, "reason": control.reason, "now": text(control.at)}
+        async with self._db.transaction():
+            if mark and self._controls_done(incarnation) >= place_of_mark(mark, incarnation):
+                return
+            self._db.execute(self._sql[f"control_{control.verb}"], what)
+            if mark:
+                self._db.execute(self._sql["set_meta"], ("controls", mark))
+
+    async def controls_done(self, incarnation: str) -> int:
+        return self._controls_done(incarnation)
+
+    def _controls_done(self, incarnation: str) -> int:
+        rows = self._db.read(self._sql["meta"], ("controls",))
+        return place_of_mark(rows[0][0], incarnation) if rows else 0
+
+    async def release(self, after: Position, limit: int, now: datetime) -> Sequence[Looked]:
+        """Looks in a thread; writes only where something is to be let go."""
+        where = {"revision": after.revision, "seq": after.seq, "most": limit}
+        rows = await self._db.scan(lambda read: read(self._sql["look_after"], where))
+        free = [(text(now), row[0]) for row in rows if row[4]]
+        if free:
+            async with self._db.transaction():
+                self._db.executemany(self._sql["release"], free)
+        return [Looked(row[1], Position(row[2], row[3]), bool(row[4])) for row in rows]
+
+    async def open_sessions(self, after: str, limit: int) -> Sequence[tuple[Session, Sequence[str]]]:
+        where = {"after": after, "limit": limit}
+        rows = await self._db.scan(lambda read: read(self._sql["open_sessions"], where))
+        return [(session_from(row), tuple(orjson.loads(row[11]))) for row in rows]
+
+    async def transitions(self, session_id: str) -> Sequence[Transition]:
+        return [transition_from(row) for row in self._db.read(self._sql["transitions"], (session_id,))]
 
     # --- inside a transaction -----------------------------------------------------------------------------------------
 

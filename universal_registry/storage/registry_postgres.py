@@ -98,6 +98,10 @@ class PostgresRegistry:
             await connection.execute(_SQL["claim_meta"], list(facts), list(facts.values()))
         self._meta = dict(map(tuple, await self._database.fetch(_SQL["meta"])))
 
+    async def read_facts(self) -> None:
+        """See which facts other daemons have changed."""
+        self._meta = dict(map(tuple, await self._database.fetch(_SQL["meta"])))
+
     # --- RecordReader --------------------------------------------------------------------------------------------
 
     async def get(self, key: Key) -> Record | None:
@@ -270,6 +274,12 @@ class _PostgresBatch:
         self._plurals = plurals
         self.head = head
         self.written: Head | None = None
+
+    def outlook(self) -> None:
+        """The server must be waited for, and other daemons write too."""
+
+    def confirms(self, _: object) -> bool:
+        return False
 
     async def heads(self, keys: Iterable[Key]) -> dict[Key, Record | None]:
         found: dict[Key, Record | None] = dict.fromkeys(keys)

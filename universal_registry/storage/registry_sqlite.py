@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 import apsw
-import msgspec
 
 from universal_registry.kernel.errors import CursorMismatch, StorageUnavailable
 from universal_registry.kernel.ids import SYSTEM_NAMESPACE, Key
@@ -18,23 +16,31 @@ from universal_registry.log.chain import GENESIS
 from universal_registry.log.change import Change
 from universal_registry.log.cursor import Cursor, Head
 from universal_registry.registry.catalogue import Catalogue
-from universal_registry.registry.once import Kept, forgotten_before
+from universal_registry.registry.once import Kept
 from universal_registry.registry.ports import Page, Seen
 from universal_registry.registry.record import Record
 from universal_registry.registry.selector import Selector
 from universal_registry.registry.words import ENVELOPE
+from universal_registry.storage.batch_sqlite import (
+    COLUMNS,
+    SEQ_BITS,
+    Parts,
+    SqliteBatch,
+    Stamp,
+    kept_of,
+    position_of,
+    select_sql,
+)
 from universal_registry.storage.database import Database, Read, Rows
 from universal_registry.storage.ddl import kind_ddl, promoted_fields, quoted, records_view
-from universal_registry.storage.known_rows import KnownRows, Row
+from universal_registry.storage.known_rows import KnownRows
 from universal_registry.storage.paging import decode_page, encode_page
-from universal_registry.storage.rows import change_of, record_of, row_of, row_of_change
+from universal_registry.storage.rows import change_of, record_of
 from universal_registry.storage.select_sql import where_sql
 from universal_registry.storage.sqlfiles import load_queries
 
-_COLUMNS = ", ".join(quoted(column) for column in ENVELOPE)
 _UID = ENVELOPE.index("uid")
-_SEQ_BITS = 20
-_HEAD_REVISION = f"(SELECT MAX(position) >> {_SEQ_BITS} FROM changes)"
+_HEAD_REVISION = f"(SELECT MAX(position) >> {SEQ_BITS} FROM changes)"
 _VERSION = "PRAGMA data_version"
 _INCARNATION_DIGITS = 12
 _NO_REVISION = 1 << 42
@@ -49,6 +55,8 @@ class SqliteRegistry:
         self._sql = load_queries("sqlite/registry.sql")
         self._tables = {kind.name: quoted(kind.plural) for kind in catalogue.kinds.values()}
         self._known = KnownRows()
+        self._parts = Parts(database, self._sql, self._tables, self._known)
+        self._batches = 0
         self._meta: dict[str, str] = dict(database.read(self._sql["meta"]))
         if "incarnation" not in self._meta:
             raise StorageUnavailable(f"{database.path} was never initialised", hint="run: ureg init")
@@ -87,11 +95,18 @@ class SqliteRegistry:
         """Record those of the facts that nobody has recorded yet. A file has one owner: nobody else is at it."""
         await self.set_meta({key: value for key, value in facts.items() if key not in self._meta})
 
+    def changed_beside(self, facts: Mapping[str, str]) -> None:
+        """Records were written by a transaction of this process that is no batch, and these facts: it says so before
+        it commits, and nothing that was known of records is relied upon any more."""
+        self._known.forget()
+        self._batches += 1
+        self._meta.update(facts)
+
     # --- RecordReader --------------------------------------------------------------------------------------------
 
     async def get(self, key: Key) -> Record | None:
         """The record, if there is one."""
-        rows = self._database.read(_select_sql(self._tables[key.kind]), (key.namespace, key.name))
+        rows = self._database.read(select_sql(self._tables[key.kind]), (key.namespace, key.name))
         return record_of(key.kind, rows[0]) if rows else None
 
     async def look(self, key: Key) -> Seen:
@@ -161,13 +176,13 @@ class SqliteRegistry:
         if after is not None and after.kind == kind:
             condition += " AND (namespace, name) > (?, ?)"
             params += [after.namespace, after.name]
-        sql = f"SELECT {_COLUMNS} FROM {self._tables[kind]} WHERE {condition} ORDER BY namespace, name LIMIT ?"
+        sql = f"SELECT {COLUMNS} FROM {self._tables[kind]} WHERE {condition} ORDER BY namespace, name LIMIT ?"
         return sql, [*params, limit]
 
     async def kept(self, actor: str, key: str) -> Kept | None:
         """What was answered to the actor's request with that idempotency key."""
         rows = self._database.read(self._sql["kept"], (actor, key))
-        return _kept_of(rows[0]) if rows else None
+        return kept_of(rows[0]) if rows else None
 
     async def counts(self) -> dict[str, int]:
         """Records per kind, kinds with none left out."""
@@ -182,21 +197,21 @@ class SqliteRegistry:
 
     async def changes(self, after: int, limit: int, *, upto: int | None = None) -> Sequence[Change]:
         """Whole revisions after `after`, about `limit` lines, at least one revision when there is one."""
-        end = _position((upto if upto is not None else _NO_REVISION) + 1, 0)
-        with self._database.snapshot():
-            lines = self._lines(_position(after + 1, 0) - 1, end, limit + 1)
-            if len(lines) <= limit:
-                return lines
-            cut = lines[-1].revision
-            whole = [line for line in lines if line.revision < cut]
-            return whole or self._lines(_position(cut, 0) - 1, _position(cut + 1, 0), -1)
+        end = position_of((upto if upto is not None else _NO_REVISION) + 1, 0)
+        lines = self._lines(position_of(after + 1, 0) - 1, end, limit + 1)
+        if len(lines) <= limit:
+            return lines
+        cut = lines[-1].revision
+        whole = [line for line in lines if line.revision < cut]
+        # A read of its own is no other state: a line that can be seen never changes.
+        return whole or self._lines(position_of(cut, 0) - 1, position_of(cut + 1, 0), -1)
 
     def _lines(self, after: int, before: int, limit: int) -> list[Change]:
         return [change_of(row) for row in self._database.read(self._sql["lines"], (after, before, limit))]
 
     async def line(self, revision: int, seq: int) -> Change | None:
         """One line, if the log has it."""
-        rows = self._database.read(self._sql["line"], (_position(revision, seq),))
+        rows = self._database.read(self._sql["line"], (position_of(revision, seq),))
         return change_of(rows[0]) if rows else None
 
     async def history(
@@ -239,13 +254,15 @@ class SqliteRegistry:
     # --- BatchStore ----------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def batch(self) -> AsyncIterator[_SqliteBatch]:
+    async def batch(self) -> AsyncIterator[SqliteBatch]:
         """A transaction with the write guard open."""
         try:
             async with self._database.transaction():
                 head = self._head(self._database.execute(self._sql["head"]))
-                self._known.of_version(self._database.execute(_VERSION)[0][0])
-                batch = _SqliteBatch(self._database, self._sql, self._tables, self._known, head)
+                version = self._database.execute(_VERSION)[0][0]
+                self._known.of_version(version)
+                self._batches += 1
+                batch = SqliteBatch(self._parts, head, Stamp(version, self._batches))
                 yield batch
                 batch.finish()
         except BaseException:  # whatever ended it: nobody can say here whether it was committed
@@ -254,108 +271,26 @@ class SqliteRegistry:
         self._known.keep(batch.rows)
 
 
-class _SqliteBatch:
-    """An open transaction."""
-
-    def __init__(
-        self, database: Database, sql: Mapping[str, str], tables: Mapping[str, str], known: KnownRows, head: Head
-    ) -> None:
-        self._database = database
-        self._sql = sql
-        self._tables = tables
-        self._known = known
-        self._guard_is_open = False
-        self.head = head
-        self.rows: dict[Key, Row | None] = {}
-
-    async def heads(self, keys: Iterable[Key]) -> dict[Key, Record | None]:
-        rows = {key: self._known.get(key) for key in keys}
-        asked = [key for key, row in rows.items() if row is None]
-        answers = self._database.executeeach((_select_sql(self._tables[key.kind]), key[1:]) for key in asked)
-        rows.update((key, answer[0]) for key, answer in zip(asked, answers, strict=True) if answer)
-        return {key: None if row is None else record_of(key.kind, row) for key, row in rows.items()}
-
-    async def kept(self, names: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Kept]:
-        rows = [row for name in names for row in self._database.execute(self._sql["kept"], name)]
-        return {(row[1], row[0]): _kept_of(row) for row in rows}
-
-    async def write(
-        self, changes: Sequence[Change], records: Mapping[Key, Record | None], kept: Sequence[Kept] = ()
-    ) -> None:
-        if kept:
-            self._keep(kept)
-        if not changes:
-            return
-        self._database.execute(self._sql["open_guard"])
-        self._guard_is_open = True
-        lines = [row_of_change(change, _position(change.revision, change.seq)) for change in changes]
-        self._database.executemany(self._sql["append"], lines)
-        self.rows = {key: None if record is None else row_of(record) for key, record in records.items()}
-        by_kind: dict[str, list[Row]] = {}
-        for key, row in self.rows.items():
-            if row is None:
-                self._database.execute(
-                    f"DELETE FROM {self._tables[key.kind]} WHERE namespace = ? AND name = ?", key[1:]
-                )
-            else:
-                by_kind.setdefault(key.kind, []).append(row)
-        for kind, rows in by_kind.items():
-            self._database.executemany(_upsert_sql(self._tables[kind]), rows)
-
-    def _keep(self, kept: Sequence[Kept]) -> None:
-        rows = [msgspec.structs.astuple(each) for each in kept]
-        self._database.executemany(self._sql["keep"], rows)
-        # Twice as many as came: the table shrinks again after a busy day, and no write pays for all of it.
-        self._database.execute(self._sql["forget"], (forgotten_before(kept[-1].at), 2 * len(kept)))
-
-    def finish(self) -> None:
-        if self._guard_is_open:
-            self._database.execute(self._sql["close_guard"])
-
-
-def _kept_of(row: tuple[Any, ...]) -> Kept:
-    key, actor, fingerprint, revision, at, answer = row
-    return Kept(key=key, actor=actor, fingerprint=fingerprint, revision=revision, at=at, answer=answer)
-
-
-def _position(revision: int, seq: int) -> int:
-    return (revision << _SEQ_BITS) + seq
-
-
-@cache
-def _select_sql(table: str) -> str:
-    return f"SELECT {_COLUMNS} FROM {table} WHERE namespace = ? AND name = ?"
-
-
 @cache
 def _look_sql(table: str) -> str:
-    return f"SELECT {_HEAD_REVISION}, {_COLUMNS} FROM {table} WHERE namespace = ? AND name = ?"
+    return f"SELECT {_HEAD_REVISION}, {COLUMNS} FROM {table} WHERE namespace = ? AND name = ?"
 
 
 @cache
 def _look_again_sql(table: str) -> str:
     # Not at once, though it would do for both: an outer join costs five times the plain read.
     joined = f"(SELECT 1) LEFT JOIN {table} ON namespace = ? AND name = ?"
-    return f"SELECT {_HEAD_REVISION}, {_COLUMNS} FROM {joined}"
-
-
-@cache
-def _upsert_sql(table: str) -> str:
-    values = ", ".join("?" * len(ENVELOPE))
-    updates = ", ".join(
-        f"{quoted(name)} = excluded.{quoted(name)}" for name in ENVELOPE if name not in ("namespace", "name")
-    )
-    return f"INSERT INTO {table} ({_COLUMNS}) VALUES ({values}) ON CONFLICT (namespace, name) DO UPDATE SET {updates}"
+    return f"SELECT {_HEAD_REVISION}, {COLUMNS} FROM {joined}"
 
 
 def _find_sql(table: str, name: str, namespace: str | None) -> tuple[str, tuple[str, ...]]:
     """By the key: the namespaces of a table are few, and each is found by one step in its index."""
     if namespace is not None:
-        return f"SELECT {_COLUMNS} FROM {table} WHERE namespace = ? AND name = ?", (namespace, name)
+        return f"SELECT {COLUMNS} FROM {table} WHERE namespace = ? AND name = ?", (namespace, name)
     sql = (
         f"WITH RECURSIVE known (each) AS (SELECT MIN(namespace) FROM {table} UNION ALL "
         f"SELECT (SELECT MIN(namespace) FROM {table} WHERE namespace > each) FROM known WHERE each IS NOT NULL) "
-        f"SELECT {_COLUMNS} FROM known JOIN {table} ON namespace = each WHERE name = ? AND each <> ? ORDER BY namespace"
+        f"SELECT {COLUMNS} FROM known JOIN {table} ON namespace = each WHERE name = ? AND each <> ? ORDER BY namespace"
     )
     return sql, (name, SYSTEM_NAMESPACE)
 

@@ -23,15 +23,28 @@ _STRINGS = msgspec.json.Decoder(tuple[str, ...])
 
 def record_of(kind: str, row: tuple[Any, ...]) -> Record:
     """A record from the envelope columns of its kind's table, in the order of ENVELOPE."""
-    row = tuple(row)  # as asyncpg gives it, it is none
-    values = dict(zip(ENVELOPE, row, strict=True))
-    for name in _JSON_COLUMNS:
-        text = values[name]
-        if text is not None:
-            values[name] = {} if text == _EMPTY else orjson.loads(text)
-    if row.count(None) > (row[_HEALTH] is None) + (row[_EXPIRES_AT] is None):  # a column that is never null in a record
-        values = {name: value for name, value in values.items() if value is not None}
-    return Record(kind=kind, **values)
+    values = list(row)
+    for at in _JSON_AT:
+        if (text := values[at]) is not None:
+            values[at] = {} if text == _EMPTY else orjson.loads(text)
+    if values.count(None) != (values[_HEALTH] is None) + (values[_EXPIRES_AT] is None):  # a column never null in ours
+        given = {name: value for name, value in zip(ENVELOPE, values, strict=True) if value is not None}
+        return Record(kind=kind, **given)
+    return _record(kind, *values)
+
+
+def _record(  # by name, since it is made for every record that is written or read: a dict on the way costs as much
+    kind: str, uid: Any, namespace: Any, name: Any, classification: Any, title: Any, description: Any, labels: Any,
+    annotations: Any, spec: Any, managers: Any, generation: Any, revision: Any, created_revision: Any, created_at: Any,
+    updated_at: Any, created_by: Any, updated_by: Any, lifecycle: Any, health: Any, expires_at: Any, fingerprint: Any,
+) -> Record:  # fmt: skip
+    return Record(
+        kind=kind, uid=uid, namespace=namespace, name=name, classification=classification, title=title,
+        description=description, labels=labels, annotations=annotations, spec=spec, managers=managers,
+        generation=generation, revision=revision, created_revision=created_revision, created_at=created_at,
+        updated_at=updated_at, created_by=created_by, updated_by=updated_by, lifecycle=lifecycle, health=health,
+        expires_at=expires_at, fingerprint=fingerprint,
+    )  # fmt: skip
 
 
 def row_of(record: Record) -> tuple[Any, ...]:

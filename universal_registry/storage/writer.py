@@ -1,4 +1,8 @@
-"""Group commit: what arrived during the last fsync goes into the next one. The same for every engine."""
+"""Group commit: what arrived during the last fsync goes into the next one. The same for every engine.
+
+A group is decided in its own transaction, or, where the store can tell what it holds without being waited for, ahead:
+while the group before it is being committed. Then its transaction only asks whether that still holds.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +10,34 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from itertools import islice
 from typing import Protocol
-
-import msgspec
 
 from universal_registry.kernel.errors import Conflict, RegistryError, ShuttingDown, StoreLocked
 from universal_registry.kernel.ids import Key
-from universal_registry.log.chain import leaf, link
 from universal_registry.log.change import Change
 from universal_registry.log.cursor import Head
 from universal_registry.registry.catalogue import Catalogue
-from universal_registry.registry.decide import decide, touched_keys
-from universal_registry.registry.once import Kept, check_same, is_current
-from universal_registry.registry.operation import Asked, Committed, Decision, Request
+from universal_registry.registry.decide import touched_keys
+from universal_registry.registry.fold import Folding, Name
+from universal_registry.registry.once import Kept
+from universal_registry.registry.operation import Committed, Request
 from universal_registry.registry.record import Record
 
-MOST_OPERATIONS = 128
+MOST_OPERATIONS = 256
+
+
+class Outlook(Protocol):
+    """What a store holds, told at once, from the beginning of a batch on. It may or may not show that batch, and is
+    true as long as nobody else writes: the next batch knows (`Batch.confirms`)."""
+
+    def records(self, keys: Iterable[Key]) -> dict[Key, Record | None]:
+        """As `Batch.heads`. Raises StorageUnavailable, Corrupt."""
+        ...
+
+    def kept(self, name: Name) -> Kept | None:
+        """What was answered to a request that bore the key. Raises as `records`."""
+        ...
 
 
 class Batch(Protocol):
@@ -33,7 +49,7 @@ class Batch(Protocol):
         """The current records of the keys; None where there is none."""
         ...
 
-    async def kept(self, names: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Kept]:
+    async def kept(self, names: Sequence[Name]) -> dict[Name, Kept]:
         """What was answered to requests that bore a key, by (actor, key); asked only when some bear one."""
         ...
 
@@ -42,6 +58,14 @@ class Batch(Protocol):
     ) -> None:
         """Append the lines, and make the records what they are now (None: remove). Keep the answers, each in place of
         an older one of its (actor, key), and forget some that are out of date: about as many as may come."""
+        ...
+
+    def outlook(self) -> Outlook | None:
+        """None where the store can tell nothing without being waited for."""
+        ...
+
+    def confirms(self, outlook: Outlook, /) -> bool:
+        """Whether nothing was written since the outlook's batch began, but by that batch."""
         ...
 
 
@@ -63,6 +87,40 @@ class _Waiting:
         self.answer = answer
 
 
+class _Ahead:
+    """The next group, decided on top of one that is not committed yet. Nothing of it holds unless that one succeeds."""
+
+    def __init__(self, outlook: Outlook, before: Folding, catalogue: Catalogue) -> None:
+        self.outlook = outlook
+        self.head = before.head
+        self.folding = Folding(before.head, catalogue, dict(before.records), dict(before.kept))
+        self.requests = 0
+        self.operations = 0
+
+    def add(self, requests: Sequence[Request]) -> None:
+        """Decide some more. Raises what the outlook does."""
+        heads = self.folding.heads
+        unknown = {key for request in requests for key in touched_keys(request)} - heads.keys()
+        if unknown:
+            heads.update(self.outlook.records(unknown))
+        for request in requests:
+            self._find_kept(request)
+            self.folding.add(request)
+        self.requests += len(requests)
+        self.operations += sum(len(request.operations) for request in requests)
+
+    def _find_kept(self, request: Request) -> None:
+        once = request.once
+        if once is not None and (name := (once.actor, once.key)) not in self.folding.known:
+            found = self.outlook.kept(name)
+            if found is not None:
+                self.folding.known[name] = found
+
+    def holds(self, batch: Batch, requests: Sequence[Request]) -> bool:
+        """Whether it is what deciding those requests in the batch would come to."""
+        return len(requests) == self.requests and batch.head == self.head and batch.confirms(self.outlook)
+
+
 class GroupWriter:
     """The one writer of a store. It owns one task, from the first request until `close`."""
 
@@ -70,6 +128,9 @@ class GroupWriter:
         self._store = store
         self._catalogue = catalogue
         self._queue: deque[_Waiting] = deque()
+        self._ahead: _Ahead | None = None
+        """What its first requests come to, if that could be told."""
+        self._deciding = False
         self._arrived = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
@@ -91,10 +152,17 @@ class GroupWriter:
         loop = asyncio.get_running_loop()
         waiting = _Waiting(request, loop.create_future())
         self._queue.append(waiting)
+        if self._ahead is not None and not self._deciding:
+            self._deciding = True
+            loop.call_soon(self._decide_ahead)  # with what else arrives in this turn of the loop: at once is dearer
         self._arrived.set()
         if self._task is None:
             self._task = loop.create_task(self._run(), name="registry-writer")
         return await waiting.answer
+
+    async def drain(self) -> None:
+        """Returns when everything that was submitted before has been committed or refused."""
+        await self.submit(Request(operations=(), actor="", txn_id="", at="", message=""))
 
     async def close(self) -> None:
         """Finish what was submitted, then stop."""
@@ -109,21 +177,38 @@ class GroupWriter:
                 self._arrived.clear()
                 await self._arrived.wait()
                 continue
-            await self._commit_some(self._take())
+            self._decide_ahead()
+            ahead, self._ahead = self._ahead, None
+            group = [self._queue.popleft() for _ in self._first(MOST_OPERATIONS)]
+            await self._commit_some(group, ahead)
 
-    def _take(self) -> list[_Waiting]:
-        taken: list[_Waiting] = []
-        operations = 0
-        while self._queue and operations < MOST_OPERATIONS:
-            taken.append(self._queue.popleft())
-            operations += len(taken[-1].request.operations)
-        return taken
+    def _first(self, operations: int, after: int = 0) -> list[Request]:
+        """The first requests of the queue with so many operations, the last of them perhaps with more."""
+        found: list[Request] = []
+        for waiting in islice(self._queue, after, None):
+            if operations <= 0:
+                break
+            found.append(waiting.request)
+            operations -= len(waiting.request.operations)
+        return found
 
-    async def _commit_some(self, group: list[_Waiting]) -> None:
-        """Commit a group; if the database refuses it, each half alone, so that a bad request costs only its caller."""
-        answers: list[Committed | RegistryError]
+    def _decide_ahead(self) -> None:
+        """Decide those of the queue that will be the next group, as far as they have come."""
+        self._deciding = False
+        ahead = self._ahead
+        if ahead is None:
+            return
+        requests = self._first(MOST_OPERATIONS - ahead.operations, ahead.requests)
         try:
-            answers = await self._commit([waiting.request for waiting in group])
+            ahead.add(requests)
+        except Exception:  # noqa: BLE001 - the group is decided in its transaction then, and whatever it was shows there
+            self._ahead = None
+
+    async def _commit_some(self, group: list[_Waiting], ahead: _Ahead | None = None) -> None:
+        """Commit a group; if the database refuses it, each half alone, so that a bad request costs only its caller."""
+        answers: Sequence[Committed | RegistryError]
+        try:
+            answers = await self._commit([waiting.request for waiting in group], ahead)
         except Conflict as error:
             if len(group) > 1 and not isinstance(error, StoreLocked):  # that is no request's fault, and costs a wait
                 half = len(group) // 2
@@ -142,96 +227,34 @@ class GroupWriter:
             _answer(waiting.answer, answer)
         self.wake()  # after the answers: what is committed is acknowledged, whatever a listener does
 
-    async def _commit(self, requests: Sequence[Request]) -> list[Committed | RegistryError]:
-        async with self._store.batch() as batch:
-            before = batch.head
-            heads = await batch.heads({key for request in requests for key in touched_keys(request)})
-            names = [(request.once.actor, request.once.key) for request in requests if request.once is not None]
-            kept = await batch.kept(names) if names else {}
-            folded = fold(before, heads, requests, self._catalogue, kept)
-            if folded.changes or folded.kept:
-                await batch.write(folded.changes, folded.records, folded.kept)
-        return folded.answers
-
-
-class Folded(msgspec.Struct, frozen=True):
-    """What a group of requests comes to: an answer for each, the lines in order, the final state of each record, and
-    the answers to keep."""
-
-    answers: list[Committed | RegistryError]
-    changes: list[Change]
-    records: dict[Key, Record | None]
-    kept: list[Kept]
-
-
-def fold(
-    head: Head,
-    heads: dict[Key, Record | None],
-    requests: Sequence[Request],
-    catalogue: Catalogue,
-    kept: Mapping[tuple[str, str], Kept] | None = None,
-) -> Folded:
-    """Decide one request after the other, each seeing what those before it made; refusals change nothing. Pure.
-
-    A request whose key is among `kept` is not decided: its answer is there. Only what was done is kept, not a refusal.
-    """
-    answers: list[Committed | RegistryError] = []
-    changes: list[Change] = []
-    records: dict[Key, Record | None] = {}
-    known, fresh = dict(kept or {}), dict[tuple[str, str], Kept]()
-    for request in requests:
+    async def _commit(self, requests: Sequence[Request], ahead: _Ahead | None) -> Sequence[Committed | RegistryError]:
         try:
-            if (again := _again(request, known, head)) is not None:
-                answers.append(again)
-                continue
-            decision = decide(heads, request, head.revision + 1, catalogue)
-        except RegistryError as error:
-            error.data.setdefault("head", head.revision)
-            answers.append(error)
-            continue
-        if decision.changes:
-            chained = link(head.hash, map(leaf, decision.changes))
-            changes.extend(msgspec.structs.replace(change, hash=chained) for change in decision.changes)
-            head = Head(head.incarnation, head.revision + 1, chained)
-            made = _made(decision)
-            heads.update(made)
-            records.update(made)
-        committed = Committed(revision=head.revision, cursor=head.cursor, results=decision.results)
-        answers.append(committed)
-        if request.once is not None:
-            name = (request.once.actor, request.once.key)
-            known[name] = fresh[name] = _to_keep(request.once, committed, request.at)
-    return Folded(answers, changes, records, list(fresh.values()))
+            async with self._store.batch() as batch:
+                if ahead is not None and ahead.holds(batch, requests):
+                    folding = ahead.folding
+                else:
+                    folding = await self._fold(batch, requests)
+                if folding.changes or folding.kept:
+                    await batch.write(folding.changes, folding.records, list(folding.kept.values()))
+                self._look_ahead(batch, folding)
+        except BaseException:
+            self._ahead = None  # it was built on this
+            raise
+        return folding.answers
 
+    async def _fold(self, batch: Batch, requests: Sequence[Request]) -> Folding:
+        heads = await batch.heads({key for request in requests for key in touched_keys(request)})
+        names = [(request.once.actor, request.once.key) for request in requests if request.once is not None]
+        folding = Folding(batch.head, self._catalogue, heads, await batch.kept(names) if names else {})
+        for request in requests:
+            folding.add(request)
+        return folding
 
-def _again(request: Request, kept: Mapping[tuple[str, str], Kept], head: Head) -> Committed | None:
-    """The answer to a request that was done before. Raises Invalid when its key was used for another one."""
-    once = request.once
-    found = None if once is None else kept.get((once.actor, once.key))
-    if once is None or found is None or not is_current(found, request.at):
-        return None
-    check_same(found, once.fingerprint)
-    return Committed(revision=found.revision, cursor=head.cursor, results=(), kept=found)
-
-
-def _to_keep(once: Asked, committed: Committed, at: str) -> Kept:
-    return Kept(
-        key=once.key,
-        actor=once.actor,
-        fingerprint=once.fingerprint,
-        revision=committed.revision,
-        at=at,
-        answer=once.answer(committed),
-    )
-
-
-def _made(decision: Decision) -> dict[Key, Record | None]:
-    results = {result.key: result for result in decision.results}
-    return {
-        change.key: None if change.op == "delete" else results[change.key].record
-        for change in decision.changes
-        if change.op != "event"
-    }
+    def _look_ahead(self, batch: Batch, folding: Folding) -> None:
+        outlook = batch.outlook()
+        if outlook is not None:
+            self._ahead, self._deciding = _Ahead(outlook, folding, self._catalogue), True
+            asyncio.get_running_loop().call_soon(self._decide_ahead)  # not now: the COMMIT must be under way
 
 
 def _answer(future: asyncio.Future[Committed], answer: Committed | RegistryError) -> None:

@@ -6,20 +6,28 @@ from collections.abc import Callable
 
 from universal_registry.propagation.outcome import Outcome
 from universal_registry.propagation.ports import Envelope, Transport
+from universal_registry.propagation.tally import Tally
 
 
 class LazyTransport:
-    """Stands for the transport that `make` makes."""
+    """Stands for the transport that `make` makes, and counts how its attempts end."""
 
-    def __init__(self, name: str, make: Callable[[], Transport]) -> None:
+    def __init__(self, name: str, make: Callable[[], Transport], tally: Tally) -> None:
         self.name = name
         self._make = make
+        self._tally = tally
         self._made: Transport | None = None
 
     async def send(self, envelope: Envelope) -> Outcome:
         if self._made is None:
             self._made = self._make()
-        return await self._made.send(envelope)
+        self._tally.under_way += 1
+        try:
+            outcome = await self._made.send(envelope)
+        finally:
+            self._tally.under_way -= 1
+        self._tally.count(outcome)
+        return outcome
 
     async def close(self) -> None:
         made, self._made = self._made, None

@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import re
 import socket
 import ssl
-from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from itertools import groupby
 from operator import itemgetter
 
-import aiohttp
-from yarl import URL
-
 from universal_registry.kernel.errors import AddressRefused, Invalid, RegistryError
 from universal_registry.kernel.settings import Settings
 from universal_registry.kernel.world import World
 from universal_registry.propagation.outcome import Accepted, Failed, Outcome, Rejected
 from universal_registry.propagation.ports import Envelope
-from universal_registry.security.addresses import Url, check_url
-from universal_registry.transports.net import KEEP_ALIVE_SECONDS, Attempt, CheckedConnector, Resolve, Stage, SystemNames
+from universal_registry.security.addresses import Policy, Url, check_peer, check_url
+from universal_registry.transports.net import (
+    BrokeOff,
+    Exchange,
+    HungUp,
+    NotHttp,
+    Poster,
+    Resolve,
+    Stage,
+    SystemNames,
+    Unfit,
+    Unresolved,
+    Way,
+)
 
-READ_LIMIT = 64 << 10
-KEPT = 4 << 10
 LONGEST_WAIT = timedelta(hours=24)
-MOST_KEPT_ORIGINS = 256
 _SHOWN = 300
 _ECHO = 12
 _ECHO_SEARCHED = 64 << 10
-_HEAD_LINE = 8190
-_HEADERS = 100
+_MOST_PLACES = 1024
 _REJECTED = (400, 413, 422)
 _NEVER_SHOWN = ("webhook-signature", "authorization", "cookie", "proxy-authorization", "x-api-key")
 
@@ -58,149 +60,137 @@ class WebhookTransport:
         self._world = world
         self._resolve = resolve
         self._tls = tls
-        self._session: aiohttp.ClientSession | None = None
-        self._kept: OrderedDict[str, float] = OrderedDict()
+        self._poster: Poster | None = None
+        self._places: dict[tuple[str, Policy, bool], _Place] = {}
 
     async def send(self, envelope: Envelope) -> Outcome:
         """One attempt. Whatever happens within `envelope.timeout` seconds becomes the outcome; raises nothing else."""
         began = self._world.monotonic()
-        exchange = _Exchange(envelope)
+        attempt = _Attempt(envelope)
         try:
-            async with asyncio.timeout(envelope.timeout):
-                await self._exchange(exchange)
+            place = attempt.place = self._place(envelope)
+            if self._poster is None:
+                self._poster = Poster(self._resolve or SystemNames())
+            head = place.head + _lines(envelope)
+            await self._poster.post(place.way, head, envelope.body, attempt.exchange, envelope.timeout)
         except TimeoutError:
-            exchange.problem = exchange.late()
+            attempt.problem = attempt.late()
         except Exception as error:  # noqa: BLE001 - the port's contract; the reason names what happened
-            exchange.problem = exchange.trouble(error)
-        finally:
-            if exchange.attempt is not None:
-                exchange.attempt.abort()
-        milliseconds = round((self._world.monotonic() - began) * 1000, 3)
-        return exchange.outcome(milliseconds, self._world.now())
+            attempt.problem = attempt.trouble(error)
+        return attempt.outcome(round((self._world.monotonic() - began) * 1000, 3), self._world)
 
     async def close(self) -> None:
         """Close what is kept open. It may be used again."""
-        session, self._session = self._session, None
-        self._kept.clear()
-        if session is not None:
-            await session.close()
+        poster, self._poster = self._poster, None
+        if poster is not None:
+            await poster.close()
 
-    async def _exchange(self, exchange: _Exchange) -> None:
-        attempt = exchange.begin()
-        envelope, url = exchange.envelope, attempt.url
-        headers = [*envelope.headers, ("accept-encoding", "identity")]
-        attempt.keep = self._keeps(url.origin)
-        if not attempt.keep:
-            headers.append(("connection", "close"))
-        with attempt.current():
-            async with self._opened().post(
-                URL(str(url), encoded=True), data=envelope.body, headers=headers, allow_redirects=False
-            ) as response:
-                exchange.status, exchange.headers = response.status, response.headers
-                async for piece in response.content.iter_any():
-                    exchange.reply += piece
-                    if len(exchange.reply) >= READ_LIMIT:
-                        break
-                exchange.answered = True
+    def _place(self, envelope: Envelope) -> _Place:
+        """Where the URL leads, checked as far as it can be without asking anybody. Raises Invalid, AddressRefused."""
+        asked = (envelope.url, envelope.network, envelope.insecure_http)
+        place = self._places.get(asked)
+        if place is None:
+            url = _checked(envelope.url, insecure_http=envelope.insecure_http)
+            if url.address is not None:
+                check_peer(url, url.host, envelope.network)
+            if len(self._places) >= _MOST_PLACES:
+                self._places.clear()
+            tls = self._trust() if url.scheme == "https" else None
+            place = self._places[asked] = _Place(Way(url, envelope.network, tls))
+        return place
 
-    def _opened(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=CheckedConnector(self._resolve or SystemNames(), self._tls),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=False,
-                auto_decompress=False,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
-                read_bufsize=READ_LIMIT,
-                max_line_size=_HEAD_LINE,
-                max_field_size=_HEAD_LINE,
-                max_headers=_HEADERS,
-            )
-        return self._session
+    def _trust(self) -> ssl.SSLContext:
+        if self._tls is None:
+            self._tls = ssl.create_default_context()
+        return self._tls
 
-    def _keeps(self, origin: str) -> bool:
-        """Whether a connection there is to be kept: only so many origins at once, for the sake of file handles."""
-        now = self._world.monotonic()
-        while self._kept and next(iter(self._kept.values())) <= now:
-            self._kept.popitem(last=False)
-        if origin not in self._kept and len(self._kept) >= MOST_KEPT_ORIGINS:
-            return False
-        self._kept.pop(origin, None)
-        self._kept[origin] = now + KEEP_ALIVE_SECONDS
-        return True
+
+class _Place:
+    """A URL under a policy, and how requests to it begin."""
+
+    __slots__ = ("head", "way")
+
+    def __init__(self, way: Way) -> None:
+        self.way = way
+        self.head = (
+            f"POST {way.url.target} HTTP/1.1\r\nhost: {way.url.authority}\r\naccept: */*\r\n"
+            "accept-encoding: identity\r\n"
+        )
+
+
+def _lines(envelope: Envelope) -> str:
+    """The envelope's headers, and the length of its body. Raises Invalid for what would be read as more than that."""
+    lines = "".join([f"{name}: {value}\r\n" for name, value in envelope.headers])
+    if lines.count("\n") != len(envelope.headers) or lines.count("\r") != len(envelope.headers) or "\0" in lines:
+        raise Invalid("a header to be sent holds a line break")
+    return f"{lines}content-length: {len(envelope.body)}\r\n"
 
 
 # --- one exchange -----------------------------------------------------------------------------------------------------
 
 
-class _Exchange:
-    """What is known of an attempt while it runs, and what is made of that in the end.
+class _Attempt:
+    """What is known of an attempt, and what is made of that in the end. `problem`: why it was not answered whole;
+    `setup`: because of how the target is set up."""
 
-    `answered`: the reply was read as far as it ever is. `problem`: why it did not come so far.
-    """
+    __slots__ = ("envelope", "exchange", "place", "problem", "setup")
 
     def __init__(self, envelope: Envelope) -> None:
         self.envelope = envelope
-        self.attempt: Attempt | None = None
-        self.status: int | None = None
-        self.headers: Mapping[str, str] = {}
-        self.reply = bytearray()
-        self.answered = False
+        self.exchange = Exchange()
+        self.place: _Place | None = None
         self.problem = ""
-
-    def begin(self) -> Attempt:
-        """Check the URL, and the address where it names one. Raises Invalid, AddressRefused."""
-        url = _checked(self.envelope.url, insecure_http=self.envelope.insecure_http)
-        self.attempt = Attempt(url, self.envelope.network)
-        if url.address is not None:
-            self.attempt.check(url.host)
-        return self.attempt
+        self.setup = False
 
     def late(self) -> str:
         """Why the deadline passed."""
-        assert self.attempt is not None
-        host, seconds = self.attempt.url.authority, f"{self.envelope.timeout:g} s"
-        if self.status is not None:
-            return f"the answer of {host} was not complete within {seconds}"
-        match self.attempt.stage:
+        assert self.place is not None
+        url, seconds = self.place.way.url, f"{self.envelope.timeout:g} s"
+        if self.exchange.status is not None:
+            return f"the answer of {url.authority} was not complete within {seconds}"
+        match self.exchange.stage:
             case Stage.RESOLVING:
-                return f"the name {self.attempt.url.host} was not resolved within {seconds}"
+                return f"the name {url.host} was not resolved within {seconds}"
             case Stage.CONNECTING:
-                return f"no connection to {host} within {seconds}"
+                return f"no connection to {url.authority} within {seconds}"
             case Stage.ANSWERING:
-                return f"no answer from {host} within {seconds}"
+                return f"no answer from {url.authority} within {seconds}"
 
     def trouble(self, error: Exception) -> str:
         """Why the exchange broke off."""
-        if self.attempt is None:  # the URL itself is at fault
+        self.setup = isinstance(error, AddressRefused)
+        if self.place is None:  # the URL itself is at fault
             return (
                 _plain(str(error)) if isinstance(error, RegistryError) else f"a fault of ours: {type(error).__name__}"
             )
-        return _plain(trouble(self.attempt.url, error, began=self.status is not None))
+        return _plain(trouble(self.place.way.url, error, began=self.exchange.status is not None))
 
-    def outcome(self, milliseconds: float, now: datetime) -> Outcome:
+    def outcome(self, milliseconds: float, world: World) -> Outcome:
         """What the engine is told."""
-        status = self.status
-        if status is None or (200 <= status < 300 and not self.answered):
-            return Failed(reason=self.problem, status=status, milliseconds=milliseconds)
+        status, exchange = self.exchange.status, self.exchange
+        if status is None or (200 <= status < 300 and not exchange.answered):
+            return Failed(reason=self.problem, status=status, milliseconds=milliseconds, setup=self.setup)
         if 200 <= status < 300:
-            return Accepted(status=status, milliseconds=milliseconds)
+            return Accepted(
+                status=status, milliseconds=milliseconds, answer=bytes(exchange.reply).decode(errors="replace")
+            )
         if 300 <= status < 400:
-            return Failed(reason=_redirect(status, self.headers), status=status, milliseconds=milliseconds)
-        reason = self._answer()
+            return Failed(
+                reason=_redirect(status, exchange.header(b"location")), status=status, milliseconds=milliseconds
+            )
+        reason = self._answer(status)
         if status in _REJECTED:
             return Rejected(reason=reason, status=status, milliseconds=milliseconds)
-        wait = retry_after(self.headers.get("retry-after", ""), now)
+        wait = retry_after(exchange.header(b"retry-after"), world.now())
         return Failed(reason=reason, status=status, milliseconds=milliseconds, retry_after=wait)
 
-    def _answer(self) -> str:
+    def _answer(self, status: int) -> str:
         """The status in words, and the beginning of what came with it where that is text for people."""
-        assert self.status is not None
-        name = _phrase(self.status)
-        kind = self.headers.get("content-type", "").lower()
-        if "html" in kind or self.headers.get("content-encoding", "identity").lower() not in ("identity", ""):
+        name = _phrase(status)
+        kind, coding = self.exchange.header(b"content-type").lower(), self.exchange.header(b"content-encoding").lower()
+        if "html" in kind or coding not in ("identity", ""):
             return name
-        text = " ".join(bytes(self.reply[:KEPT]).decode("utf-8", "replace").split())
+        text = " ".join(self.exchange.reply.decode("utf-8", "replace").split())
         text = without_echo(text[:_SHOWN], self.envelope)
         return _plain(f"{name}: {text}") if text else name
 
@@ -223,9 +213,8 @@ def _phrase(status: int) -> str:
         return f"status {status}"
 
 
-def _redirect(status: int, headers: Mapping[str, str]) -> str:
+def _redirect(status: int, location: str) -> str:
     """The status and where to; only the origin of that, since paths and queries of webhooks often hold a secret."""
-    location = headers.get("location", "")
     if not location:
         return f"{_phrase(status)}, never followed"
     try:
@@ -259,40 +248,39 @@ _OS = {
 def trouble(url: Url, error: Exception, *, began: bool) -> str:
     """One plain sentence for what kept an exchange from ending. `began`: the head of the answer had come."""
     host = url.authority
-    cause = error.__cause__ or error
     match error:
         case AddressRefused() if url.address is None:
             return f"{url.host}: {error}"
         case RegistryError():
             return str(error)
-        case aiohttp.ClientConnectorDNSError():
-            return f"the name {url.host} cannot be resolved: {_os_reason(cause)}"
-        case aiohttp.ClientPayloadError():
+        case Unresolved():
+            return f"the name {url.host} cannot be resolved: {_os_reason(error)}"
+        case BrokeOff():
             return f"the answer of {host} broke off"
-        case aiohttp.ClientResponseError():
-            return f"the answer of {host} is not HTTP: {_first_line(error.message)}"
-        case aiohttp.ServerDisconnectedError():
+        case NotHttp():
+            return f"the answer of {host} is not HTTP: {_first_line(str(error))}"
+        case HungUp():
             return f"{host} closed the connection without an answer"
-    return _broken(host, error, cause, began=began)
+        case Unfit():
+            return f"no answer from {host}: {error}"
+    return _broken(host, error, began=began)
 
 
-def _broken(host: str, error: Exception, cause: BaseException, *, began: bool) -> str:
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        meaning = _CERTIFICATE.get(cause.verify_code, f"is not good: {cause.verify_message}")
+def _broken(host: str, error: Exception, *, began: bool) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        meaning = _CERTIFICATE.get(error.verify_code, f"is not good: {error.verify_message}")
         return f"the certificate of {host} {meaning}"
-    if isinstance(cause, ssl.SSLError):
-        if cause.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"):
+    if isinstance(error, ssl.SSLError):
+        if error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"):
             return f"{host} does not speak TLS"
-        return f"no TLS with {host}: {(cause.reason or 'it was broken off').replace('_', ' ').lower()}"
-    if began and isinstance(error, OSError | aiohttp.ClientConnectionError):
+        return f"no TLS with {host}: {(error.reason or 'it was broken off').replace('_', ' ').lower()}"
+    if began and isinstance(error, OSError):
         return f"the answer of {host} broke off"
-    if isinstance(cause, ConnectionResetError | BrokenPipeError):
+    if isinstance(error, ConnectionResetError | BrokenPipeError):
         return f"connection reset by {host}"
-    if isinstance(cause, OSError):
-        known = _OS.get(cause.errno or 0)
-        return known.format(host=host) if known else f"no connection to {host}: {_os_reason(cause)}"
-    if isinstance(error, aiohttp.ClientConnectionError):  # the only ones whose text holds no URL
-        return f"no answer from {host}: {error}"
+    if isinstance(error, OSError):
+        known = _OS.get(error.errno or 0)
+        return known.format(host=host) if known else f"no connection to {host}: {_os_reason(error)}"
     return f"a fault of ours in sending to {host}: {type(error).__name__}"
 
 

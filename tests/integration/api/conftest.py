@@ -9,29 +9,47 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from universal_registry.api.auth import Auth
+from universal_registry.api.context import Observed
 from universal_registry.api.dispatch import Api
 from universal_registry.api.http import Peer, PeerKind, Response, request_from, whole_body
-from universal_registry.api.server import Addresses, ApiServer, ServerLimits
+from universal_registry.api.listening import ServerLimits
+from universal_registry.api.server import Addresses, ApiServer
 from universal_registry.client.http import prepare
 from universal_registry.kernel.errors import RegistryError
-from universal_registry.kernel.settings import Settings
+from universal_registry.kernel.settings import EncryptionSettings, Settings
 from universal_registry.kernel.world import SystemWorld
-from universal_registry.observe.health import Health, file_taken_away
+from universal_registry.observe.audit import PROPAGATION, REGISTRY, Audit
+from universal_registry.observe.denials import Denials
+from universal_registry.observe.figures import FiguresReader
+from universal_registry.observe.health import Health, WorkerState, file_taken_away
 from universal_registry.propagation.control import PropagationControl
 from universal_registry.propagation.lane import Position
+from universal_registry.propagation.tally import Tally
 from universal_registry.registry.catalogue import load_catalogue
+from universal_registry.registry.key_control import KeyControl
 from universal_registry.registry.service import RegistryService
+from universal_registry.registry.tokens import Tokens
 from universal_registry.security.cipher import Sealer
 from universal_registry.security.tokens import hash_token, new_token
+from universal_registry.storage.audit_sqlite import SqliteTrail
 from universal_registry.storage.database import Database
-from universal_registry.storage.keyfile import load_or_create_key
+from universal_registry.storage.keyfile import KeyFiles, load_or_create_key
+from universal_registry.storage.keys_sqlite import SqliteKeys
 from universal_registry.storage.lanes_sqlite import SqliteLanes
 from universal_registry.storage.registry_sqlite import SqliteRegistry
+from universal_registry.storage.tokens_sqlite import SqliteTokens
 from universal_registry.storage.writer import GroupWriter
 
 INPROC = Peer(kind=PeerKind.INPROC)
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Both loops on which a server may run, where the loop's own ways matter."""
+    found = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+    return found if item.path.name == "test_api_ways.py" else {"asyncio": asyncio.new_event_loop}
 
 
 class NoEngine:
@@ -42,6 +60,9 @@ class NoEngine:
 
     def positions(self) -> Mapping[str, Position]:
         return {}
+
+    def look(self) -> None:
+        """Nobody obeys here."""
 
     def lag(self) -> int:
         return 0
@@ -56,33 +77,52 @@ class Stack:
         self.bugs: list[tuple[BaseException, str]] = []
         self.token = new_token(self.world)
         self.unready = ""
+        self.workers: tuple[WorkerState, ...] = ()
         catalogue = load_catalogue()
         keyring = load_or_create_key(folder / "config" / "encryption.key", self.world, may_create=True)
+        sealer = Sealer(keyring, self.world.secret_bytes(32))
         self.store = SqliteRegistry.open(folder / "registry.db", catalogue, self.world)
         self.writer = GroupWriter(self.store, catalogue)
         self.lanes_db = Database.open(folder / "propagation.db", "propagation")
         self.service = RegistryService(
             catalogue=catalogue,
-            sealer=Sealer(keyring, self.world.secret_bytes(32)),
+            sealer=sealer,
             writer=self.writer,
             records=self.store,
             log=self.store,
             world=self.world,
         )
-        self.control = PropagationControl(
-            self.service, SqliteLanes(self.lanes_db), {}, NoEngine(), self.world, Settings(home=folder)
+        lanes = SqliteLanes(self.lanes_db)
+        self.control = PropagationControl(self.service, lanes, {}, NoEngine(), self.world, Settings(home=folder))
+        trails = {REGISTRY: SqliteTrail(self.store.database), PROPAGATION: SqliteTrail(self.lanes_db)}
+        self.keys = KeyControl(
+            store=SqliteKeys(self.store, catalogue),
+            facts=self.store,
+            files=KeyFiles(folder / "config" / "encryption.key", self.world),
+            sealer=sealer,
+            world=self.world,
+            settings=EncryptionSettings(),
+            drain=self.writer.drain,
         )
+        self.tokens = Tokens(SqliteTokens(self.store.database), self.world)
+        self.audit = Audit(self.store, trails)
+        self.denials = Denials(self.world, trails[REGISTRY].record)
         self.health = Health(
             head=self.store.head,
             troubles=(file_taken_away(folder / "registry.db"),),
             unready=lambda: self.unready,
             world=self.world,
+            workers=lambda: self.workers,
         )
+        figures = FiguresReader(self.service, lanes, NoEngine(), self.health, Tally(), self.denials, store="sqlite")
         self.api = Api(
             service=self.service,
             control=self.control,
             health=self.health,
-            auth=Auth(uid=os.getuid(), admin_token_hash=hash_token(self.token)),
+            observed=Observed(
+                tokens=self.tokens, keys=self.keys, audit=self.audit, denials=self.denials, figures=figures
+            ),
+            auth=Auth(uid=os.getuid(), admin_token_hash=hash_token(self.token), tokens=self.tokens),
             world=self.world,
             unexpected=lambda error, trace: self.bugs.append((error, trace)),
         )
@@ -137,8 +177,14 @@ async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
 Serve = Callable[..., Any]
 
 
+@pytest.fixture(params=[True, False], ids=["short-way", "aiohttp"])
+def short_way(request: pytest.FixtureRequest) -> bool:
+    """Whether plain requests are answered without aiohttp: what a server does is the same on both ways."""
+    return bool(request.param)
+
+
 @pytest.fixture
-async def serve(stack: Stack, tmp_path: Path) -> AsyncIterator[Serve]:
+async def serve(stack: Stack, tmp_path: Path, short_way: bool) -> AsyncIterator[Serve]:
     """Start servers on the stack's API; they are stopped at the end."""
     servers: list[ApiServer] = []
 
@@ -151,6 +197,7 @@ async def serve(stack: Stack, tmp_path: Path) -> AsyncIterator[Serve]:
             listen=listen,
             short_folder=tmp_path,
             limits=limits or ServerLimits(),
+            short_way=short_way,
         )
         addresses = await server.start()
         servers.append(server)

@@ -42,7 +42,9 @@ async def test_bodies_are_checked(stack):
         ("/v1/-/targets", {"name": "a", "url": "http://127.0.0.1:9", "network": "everything"}),
         ("/v1/-/routes", {"name": "r", "select": "kind=alias", "targets": "mine"}),
         ("/v1/-/routes", {"name": "r", "select": "kind=alias", "targets": ["a"], "secrets": "all"}),
-        ("/v1/-/propagate", {"source": "a"}),
+        ("/v1/-/propagate", {"source": "a", "targets": "mine"}),
+        ("/v1/-/propagate", {"source": "a", "target": "mine", "on_failure": "wait"}),
+        ("/v1/-/propagate", {"source": "a", "target": "mine", "data": 1, "deadline": -1}),
         ("/v1/-/propagate", []),
     ]:
         answer = await stack.call("POST", path, json=body)

@@ -14,8 +14,7 @@ import orjson
 import pytest
 
 from universal_registry.api.http import Peer, PeerKind
-from universal_registry.api.listening import allowed_hosts, peer_uid, short_path
-from universal_registry.api.server import ServerLimits
+from universal_registry.api.listening import ServerLimits, allowed_hosts, peer_uid, short_path
 from universal_registry.client.http import Client, find_daemon, record_path
 from universal_registry.kernel.errors import (
     Conflict,

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
+from universal_registry.kernel.ids import Key
 from universal_registry.kernel.settings import RetrySettings, Settings
 from universal_registry.kernel.world import SystemWorld, uuid7_hex
 from universal_registry.propagation.engine import Engine
@@ -21,6 +22,7 @@ from universal_registry.registry.catalogue import load_catalogue
 from universal_registry.registry.service import Actor, RegistryService
 from universal_registry.security.cipher import Sealer
 from universal_registry.security.keyring import Keyring, new_key
+from universal_registry.security.wire import SEALED_TYPE, new_wire_key, open_from_wire, parse_wire_key
 from universal_registry.storage.database import Database
 from universal_registry.storage.lanes_sqlite import SqliteLanes
 from universal_registry.storage.registry_sqlite import SqliteRegistry
@@ -54,6 +56,7 @@ class Targets:
     """A transport whose far side is in the test: it notes what came, and answers as it was told.
 
     `down`: URLs that fail. `answers`: URL -> outcomes for its next attempts. `gate`: attempts to that URL wait for it.
+    `seal_keys`: what sealed bodies are opened with.
     """
 
     name = "webhook"
@@ -61,18 +64,24 @@ class Targets:
     def __init__(self) -> None:
         self.got: dict[str, list[dict[str, Any]]] = {}
         self.ids: dict[str, list[str]] = {}
+        self.headers: dict[str, list[dict[str, str]]] = {}
+        self.replays: dict[str, list[str]] = {}
         self.down: set[str] = set()
         self.answers: dict[str, list[Outcome]] = {}
+        self.seal_keys: list[bytes] = []
+        self.sealed = 0
         self.gates: dict[str, asyncio.Event] = {}
         self.attempts = 0
         self.under_way: dict[str, int] = {}
         self.most_under_way = 0
+        self.watch: Callable[[], object] = lambda: None
 
     async def send(self, envelope: Envelope) -> Outcome:
         name = envelope.url.rsplit("/", 1)[-1]
         self.attempts += 1
         self.under_way[name] = self.under_way.get(name, 0) + 1
         self.most_under_way = max(self.most_under_way, sum(self.under_way.values()))
+        self.watch()
         try:
             if name in self.gates:
                 await self.gates[name].wait()
@@ -87,9 +96,19 @@ class Targets:
         elif self.answers.get(name):
             outcome = self.answers[name].pop(0)
         if isinstance(outcome, Accepted):
-            self.got.setdefault(name, []).append(orjson.loads(envelope.body))
-            self.ids.setdefault(name, []).append(dict(envelope.headers)["webhook-id"])
+            self.got.setdefault(name, []).append(orjson.loads(self._opened(envelope)))
+            headers = dict(envelope.headers)
+            self.headers.setdefault(name, []).append(dict(envelope.headers))
+            self.ids.setdefault(name, []).append(headers["webhook-id"])
+            if "replay-of" in headers:
+                self.replays.setdefault(name, []).append(headers["replay-of"])
         return outcome
+
+    def _opened(self, envelope: Envelope) -> bytes:
+        if dict(envelope.headers)["content-type"] != SEALED_TYPE:
+            return envelope.body
+        self.sealed += 1
+        return open_from_wire(self.seal_keys, envelope.body).body
 
     async def close(self) -> None:
         """Nothing is open."""
@@ -110,6 +129,8 @@ class Stage:
         self.world = StageWorld()
         self.folder = folder
         self.targets = Targets()
+        self.seal_key = new_wire_key(self.world)
+        self.targets.seal_keys.append(parse_wire_key(self.seal_key))
         catalogue = load_catalogue()
         self.registry = SqliteRegistry.open(folder / "registry.db", catalogue, self.world)
         self.propagation = Database.open(folder / "propagation.db", "propagation")
@@ -205,6 +226,12 @@ class Stage:
         ]
         await self.service.batch(operations, actor=OPERATOR)
 
+    async def event(self, source: str, payload: Any, *targets: str) -> None:
+        """Send an event once."""
+        key, audience = Key("service", "default", source), [f"system/{target}" for target in targets]
+        session = self.world.new_id()
+        await self.service.emit(key, payload, session=session, audience=audience, actor=OPERATOR)
+
     async def lane(self, target: str) -> Lane:
         """The stored lane of a target."""
         return next(lane for lane in await self.lanes.lanes() if lane.target_name == target)
@@ -221,6 +248,12 @@ class Stage:
         await self.writer.close()
         self.registry.database.close()
         self.propagation.close()
+
+
+@pytest.fixture
+def stage_type() -> type[Stage]:
+    """For tests that open several, or in a loop of their own."""
+    return Stage
 
 
 @pytest.fixture

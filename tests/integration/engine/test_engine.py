@@ -11,7 +11,8 @@ import pytest
 
 from universal_registry.kernel.errors import StorageFull
 from universal_registry.kernel.ids import Key
-from universal_registry.kernel.settings import RetrySettings
+from universal_registry.kernel.settings import EncryptionSettings, RetrySettings
+from universal_registry.propagation import engine as engine_module
 from universal_registry.propagation.control import PropagationControl
 from universal_registry.propagation.lane import Breaker, DeliveryState
 from universal_registry.propagation.outcome import Failed, Rejected
@@ -440,13 +441,25 @@ async def test_a_route_applies_as_of_each_lines_own_revision(stage: Stage) -> No
 
 
 async def test_secrets_travel_only_where_the_route_says_so(stage: Stage) -> None:
-    for name, secrets in (("closed", "redact"), ("open", "include")):
-        await stage.target(name)
+    for name, secrets in (("closed", "redact"), ("open", "include"), ("bare", "include")):
+        await stage.target(name, **({} if name == "bare" else {"seal_key": stage.seal_key}))
         await stage.route(name, name, selector={"kinds": ["secret"]}, secrets=secrets)
     await stage.service.put({"kind": "secret", "name": "db", "spec": {"value": "hunter2"}}, actor=OPERATOR)
     await stage.settle()
-    assert stage.targets.got["closed"][0]["data"]["record"]["spec"] == {"value": {"$secret": "kept"}}
+    for name in ("closed", "bare"):  # a secret leaves only sealed, whatever the route says
+        assert stage.targets.got[name][0]["data"]["record"]["spec"] == {"value": {"$secret": "kept"}}
     assert stage.targets.got["open"][0]["data"]["record"]["spec"] == {"value": "hunter2"}
+    assert stage.targets.sealed == 1
+
+
+async def test_with_sealing_off_nothing_is_sealed_and_no_secret_leaves(stage: Stage) -> None:
+    await stage.start(encryption=EncryptionSettings(encrypt_payloads=False))
+    await stage.target("one", seal_key=stage.seal_key, seal="always")
+    await stage.route("all", "one", selector={"kinds": ["secret"]}, secrets="include")
+    await stage.service.put({"kind": "secret", "name": "db", "spec": {"value": "hunter2"}}, actor=OPERATOR)
+    await stage.settle()
+    assert stage.targets.got["one"][0]["data"]["record"]["spec"] == {"value": {"$secret": "kept"}}
+    assert stage.targets.sealed == 0
 
 
 async def test_what_cannot_be_settled_stops_sending_and_is_settled_later(
@@ -490,24 +503,29 @@ async def test_a_registry_that_was_rolled_back_is_noticed(stage: Stage) -> None:
 # --- races and faults -----------------------------------------------------------------------------------------------
 
 
-async def test_lines_that_appear_while_it_plans_wait_for_their_routes(stage: Stage) -> None:
+@pytest.mark.parametrize("in_planning", [False, True])
+async def test_lines_that_appear_while_it_plans_wait_for_their_routes(
+    stage: Stage, in_planning: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A commit may land between looking at the head and reading the log: its routes are not known yet."""
+    monkeypatch.setattr(engine_module, "AT_ONCE", 1)  # what was followed first the lane must read for itself
     await stage.target("one")
     await stage.settle()
     real_changes, landed = stage.registry.changes, []
 
     async def changes(after: int, limit: int, *, upto: int | None = None) -> Any:
-        if stage.engine._planner is not None and upto is not None and not landed:
+        if (upto is not None) is in_planning and not landed:
             landed.append(True)
             await stage.route("all", "one")
             await stage.aliases(3, prefix="late")
         return await real_changes(after, limit, upto=upto)
 
     await stage.alias("early")
+    await stage.alias("early2")
     stage.registry.changes = changes
     await stage.settle()
     assert landed
-    assert stage.targets.names("one") == ["early", "late000", "late001", "late002"]
+    assert stage.targets.names("one") == ["early", "early2", "late000", "late001", "late002"]
 
 
 @pytest.mark.parametrize("failing", [1, 3, 5])
@@ -588,7 +606,7 @@ async def test_a_backfill_ends_with_its_route(stage: Stage) -> None:
 
 async def test_a_backfill_shows_secrets_where_the_route_does(stage: Stage) -> None:
     await stage.service.put({"kind": "secret", "name": "db", "spec": {"value": "hunter2"}}, actor=OPERATOR)
-    await stage.target("one")
+    await stage.target("one", seal_key=stage.seal_key)
     await stage.route("all", "one", selector={"kinds": ["secret"]}, secrets="include")
     await stage.settle()
     assert stage.targets.got["one"][0]["data"]["record"]["spec"] == {"value": "hunter2"}

@@ -13,10 +13,13 @@ from typing import Any
 import orjson
 import pytest
 
+from universal_registry.kernel.errors import StorageUnavailable
 from universal_registry.kernel.settings import PostgresSettings, RetrySettings, Settings
 from universal_registry.kernel.world import SystemWorld
+from universal_registry.propagation.control import PropagationControl
 from universal_registry.propagation.engine import Engine
-from universal_registry.propagation.outcome import Accepted, Outcome
+from universal_registry.propagation.lane import Verb
+from universal_registry.propagation.outcome import Accepted, Failed, Outcome
 from universal_registry.propagation.ports import Envelope
 from universal_registry.registry.catalogue import load_catalogue
 from universal_registry.registry.service import Actor, RegistryService
@@ -45,7 +48,8 @@ class StageWorld(SystemWorld):
 
 
 class Sink:
-    """A transport whose far side is in the test: it notes what came, from whom. `gate`: what attempts wait for."""
+    """A transport whose far side is in the test: it notes what came, from whom. `gate`: what attempts wait for.
+    `outcome`: what becomes of them; only what is accepted is noted."""
 
     name = "webhook"
 
@@ -54,12 +58,15 @@ class Sink:
         self._got = got
         self.gate = asyncio.Event()
         self.gate.set()
+        self.outcome: Outcome = Accepted(status=200, milliseconds=1.0)
 
     async def send(self, envelope: Envelope) -> Outcome:
         await self.gate.wait()
+        if not isinstance(self.outcome, Accepted):
+            return self.outcome
         subject = orjson.loads(envelope.body)["subject"]
         self._got.append((self._daemon, envelope.url.rpartition("/")[2], subject.rpartition("/")[2]))
-        return Accepted(status=200, milliseconds=1.0)
+        return self.outcome
 
     async def close(self) -> None:
         """Nothing is open."""
@@ -276,3 +283,153 @@ async def test_a_target_that_was_taken_away_takes_its_lane_along_whoever_has_it(
     await two.alias("a")
     await stage.wait(12, one, two)
     assert stage.came("t") == ["a"]
+
+
+async def test_a_chain_and_a_pause_hold_over_daemons(stage: Stage) -> None:
+    """The hops of a chain belong to different daemons; what is said to one of these is heard by the other."""
+    one, two = await stage.daemon("one"), await stage.daemon("two")
+    names = [f"hop{number}" for number in range(6)]
+    await one.targets(*names)
+    await stage.wait(15, one, two)
+    owners = {lane.target_name: lane.owner for lane in await one.lanes.lanes()}
+    assert len(set(owners.values())) == 2, "the lanes are shared out"
+    first, second = (next(name for name in names if owners[name] == owner) for owner in sorted(set(owners.values())))
+    control = PropagationControl(
+        two.service, two.lanes, {"webhook": two.sink}, two.engine, stage.world, Settings(home=stage.folder)
+    )
+    for daemon in (one, two):
+        daemon.sink.gate.clear()
+    begun = await control.propagate("chain", "hub", [first, second], {"n": 1}, actor=OPERATOR)
+    await stage.wait(3, one, two)
+    rows = await one.lanes.deliveries(session_id=begun["session"])
+    assert [row.keep.value for row in rows if row.state == "pending"] == ["after"]
+    await control.tell_session(begun["session"], Verb.PAUSE, actor=OPERATOR)
+    for daemon in (one, two):
+        daemon.sink.gate.set()
+    await stage.wait(5, one, two)
+    assert (stage.came(first), stage.came(second)) == (["hub"], []), "what was under way ended, the rest is held"
+    await control.tell_session(begun["session"], Verb.RESUME, actor=OPERATOR)
+    await stage.wait(5, one, two)
+    assert stage.came(second) == ["hub"]
+    found = await control.session(begun["session"])
+    assert found["state"] == "succeeded"
+    assert [each["to"] for each in found["steps"]].count("paused") == 1
+
+
+async def owners(stage: Stage, *daemons: Daemon) -> list[int]:
+    """How many lanes each of the daemons works at, after a while in which all is said about it."""
+    await stage.wait(12, *daemons)
+    lanes = await daemons[0].lanes.lanes()
+    working = [sorted(daemon.engine._runs) for daemon in daemons]
+    assert sorted(lane_id for each in working for lane_id in each) == sorted(lane.lane_id for lane in lanes)
+    assert len({lane.owner for lane in lanes}) == sum(bool(each) for each in working)
+    return [len(each) for each in working]
+
+
+async def test_a_newcomer_gets_its_share_and_one_that_ends_in_order_gives_it_back(stage: Stage) -> None:
+    one = await stage.daemon("one")
+    await one.targets(*(f"t{each}" for each in range(9)))
+    assert await owners(stage, one) == [9]
+    two = await stage.daemon("two")
+    assert await owners(stage, one, two) == [5, 4]
+    three = await stage.daemon("three")
+    assert await owners(stage, one, two, three) == [3, 3, 3]
+    generations = {lane.lane_id: lane.generation for lane in await one.lanes.lanes()}
+    assert await owners(stage, one, two, three) == [3, 3, 3]
+    assert {lane.lane_id: lane.generation for lane in await one.lanes.lanes()} == generations, (
+        "they stay where they are"
+    )
+    await two.engine.stop()
+    assert sorted(await owners(stage, one, three)) == [4, 5]
+    await one.alias("a")
+    await stage.settle(one, three)
+    assert len(stage.got) == 9
+
+
+async def test_targets_that_are_new_are_shared_out_at_once(stage: Stage) -> None:
+    one, two, three = [await stage.daemon(name) for name in ("one", "two", "three")]
+    await stage.wait(4, one, two, three)
+    await one.targets(*(f"t{each}" for each in range(9)))
+    await stage.settle(one, two, three)
+    assert Counter(lane.generation for lane in await one.lanes.lanes()) == {1: 9}, "none was handed over"
+    assert [len(each.engine._runs) for each in (one, two, three)] == [3, 3, 3]
+
+
+async def test_a_lane_is_handed_over_when_what_is_under_way_has_ended_and_nothing_comes_twice(stage: Stage) -> None:
+    one = await stage.daemon("one")
+    await one.targets("t0", "t1")
+    await stage.settle(one)
+    one.sink.gate.clear()
+    names = [f"a{each}" for each in range(9)]
+    await one.alias(*names)
+    await stage.settle(one)
+    two = await stage.daemon("two")
+    await stage.wait(12, one, two)
+    assert stage.got == []
+    assert {lane.generation for lane in await one.lanes.lanes()} == {1}, "two attempts of each are under way"
+    one.sink.gate.set()
+    assert await owners(stage, one, two) == [1, 1]
+    for target in ("t0", "t1"):
+        assert sorted(stage.came(target)) == names
+    assert Counter(daemon for daemon, *_ in stage.got) == {"one": 11, "two": 7}
+
+
+async def test_what_was_claimed_and_not_begun_is_given_back(stage: Stage) -> None:
+    """Rows that are to be tried again, more of them than may be under way at once."""
+    one = await stage.daemon("one")
+    await one.targets("t0", "t1")
+    await stage.settle(one)
+    names = [f"a{each}" for each in range(4)]  # one less than opens the breaker
+    one.sink.outcome = Failed(reason="busy", status=503, milliseconds=1.0)
+    await one.alias(*names)
+    await stage.settle(one)
+    one.sink.outcome = Accepted(status=200, milliseconds=1.0)
+    one.sink.gate.clear()
+    await stage.wait(3, one)
+    assert all(run.flight and run.due for run in one.engine._runs.values())
+    two = await stage.daemon("two")
+    await stage.wait(8, one, two)
+    one.sink.gate.set()
+    assert await owners(stage, one, two) == [1, 1]
+    for target in ("t0", "t1"):
+        assert sorted(stage.came(target)) == names
+    assert {daemon for daemon, *_ in stage.got} == {"one", "two"}
+    assert (await one.lanes.depth()).queue_depth == 0
+
+
+async def test_a_frozen_daemon_comes_back_and_gets_a_share_again(stage: Stage) -> None:
+    one = await stage.daemon("one")
+    await one.targets(*(f"t{each}" for each in range(4)))
+    two = await stage.daemon("two")
+    assert await owners(stage, one, two) == [2, 2]
+    await stage.wait(34, two)
+    assert len(two.engine._runs) == 4
+    await two.alias("a")
+    assert one.engine.take() == []
+    await stage.settle(one, two)
+    assert {daemon for daemon, *_ in stage.got} == {"two"}
+    assert sorted(await owners(stage, one, two)) == [2, 2]
+
+
+async def test_an_answer_to_a_claim_that_is_lost_loses_no_lane(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = await stage.daemon("one")
+    await one.targets("t0", "t1")
+    await stage.settle(one)
+    two = await stage.daemon("two")
+    ask = one.lanes.claim
+
+    async def lost(*who: Any, **more: Any) -> Any:
+        await ask(*who, **more)
+        raise StorageUnavailable("the connection was lost")
+
+    for _ in range(4):
+        monkeypatch.setattr(one.lanes, "claim", lost)
+        stage.world.moment += timedelta(seconds=4)
+        with pytest.raises(StorageUnavailable):
+            await one.engine.plan()
+        monkeypatch.setattr(one.lanes, "claim", ask)
+        await stage.settle(two, one)
+    assert await owners(stage, one, two) == [1, 1]
+    await one.alias("a")
+    await stage.settle(one, two)
+    assert len(stage.got) == 2

@@ -6,6 +6,7 @@ import asyncio
 import json
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -303,50 +304,143 @@ async def test_counts_and_heads_stay_true_when_rows_are_edited_by_hand(
 # --- several daemons --------------------------------------------------------------------------------------------------
 
 
-async def test_a_lane_is_anothers_only_when_its_lease_has_ended(store: PgLanes, database: PostgresSettings) -> None:
-    async with daemon(database) as other:
-        await store.apply(Settlements(lanes=(lane(owner="", generation=0), lane("two", owner="", generation=0))))
-        assert len(await store.claim("boot-1", NOW, NOW + 30 * SECOND)) == 2
-        assert await other.claim("boot-2", NOW + 29 * SECOND, NOW + 60 * SECOND) == []
-        assert len(await store.claim("boot-1", NOW + 20 * SECOND, NOW + 50 * SECOND)) == 2
-        assert await other.claim("boot-2", NOW + 49 * SECOND, NOW + 80 * SECOND) == []
-        taken = await other.claim("boot-2", NOW + 50 * SECOND, NOW + 80 * SECOND)
-        assert [(each.owner, each.generation) for each in taken] == [("boot-2", 2)] * 2
-        assert await store.claim("boot-1", NOW + 51 * SECOND, NOW + 81 * SECOND) == []
+async def held(store: PgLanes, boot: str, at: float, seconds: float = 30, **more: Any) -> list[str]:
+    """The lanes of a daemon after a claim, so many seconds after NOW."""
+    now = NOW + at * SECOND
+    claimed = await store.claim(boot, now, now + seconds * SECOND, **more)
+    assert claimed.lanes is not None
+    return [each.lane_id.removeprefix("lane-") for each in claimed.lanes]
 
 
-async def test_what_is_written_with_an_older_lease_does_not_shorten_it_and_none_gives_it_up(
+async def free_lanes(store: PgLanes, count: int) -> list[str]:
+    """So many lanes that nobody has."""
+    names = [f"{number:02d}" for number in range(count)]
+    await store.apply(Settlements(lanes=tuple(lane(name, owner="", generation=0) for name in names)))
+    return names
+
+
+async def shares(store: PgLanes) -> dict[str, int]:
+    return dict(Counter(each.owner for each in await store.lanes()))
+
+
+async def test_a_lane_is_anothers_only_when_its_owners_lease_has_ended(
     store: PgLanes, database: PostgresSettings
 ) -> None:
     async with daemon(database) as other:
-        await store.apply(Settlements(lanes=(lane(owner="", generation=0),)))
-        (held,) = await store.claim("boot-1", NOW, NOW + 30 * SECOND)
-        await store.claim("boot-1", NOW + 20 * SECOND, NOW + 50 * SECOND)
-        await store.apply(Settlements(lanes=(held,)))
-        assert await other.claim("boot-2", NOW + 40 * SECOND, NOW + 70 * SECOND) == []
-        await store.apply(Settlements(lanes=(replace(held, lease_until=None),)))
-        (taken,) = await other.claim("boot-2", NOW + 40 * SECOND, NOW + 70 * SECOND)
-        assert (taken.owner, taken.generation) == ("boot-2", 2)
+        names = await free_lanes(store, 2)
+        assert await held(store, "boot-1", 0) == names
+        assert await held(other, "boot-2", 29) == []
+        assert await held(store, "boot-1", 20) == names
+        assert await held(other, "boot-2", 49) == []
+        assert await held(other, "boot-2", 50) == names
+        assert [(each.owner, each.generation) for each in await store.lanes()] == [("boot-2", 2)] * 2
+        assert await held(store, "boot-1", 51) == []
 
 
-async def test_a_lane_that_its_owner_is_writing_is_skipped_and_ones_own_is_waited_for(
+async def test_a_lease_that_ends_now_gives_everything_up(store: PgLanes, database: PostgresSettings) -> None:
+    async with daemon(database) as other:
+        names = await free_lanes(store, 2)
+        await held(store, "boot-1", 0)
+        await held(store, "boot-1", 1, seconds=0)
+        assert await held(other, "boot-2", 1) == names, "all, and not the half: the other one has gone"
+
+
+async def test_a_lease_from_before_the_clock_went_back_an_hour_is_none(
     store: PgLanes, database: PostgresSettings
 ) -> None:
-    """As between a slow commit and a claim: nobody waits for a lane of others, nor thinks that its own are lost."""
-    ended = NOW - SECOND
-    await store.apply(Settlements(lanes=(lane(lease_until=ended), lane("two", lease_until=ended))))
+    async with daemon(database) as other:
+        names = await free_lanes(store, 2)
+        await held(store, "boot-1", 3600)
+        assert await held(other, "boot-2", 0) == names
+        assert await held(other, "boot-2", 3600) == names
+
+
+async def test_a_renewal_says_nothing_of_the_lanes_while_they_are_those_that_are_known(
+    store: PgLanes, database: PostgresSettings
+) -> None:
+    await free_lanes(store, 2)
+    until = NOW + 30 * SECOND
+    assert (await store.claim("boot-1", NOW, until, holding=2)).lanes is not None, "it had none before"
+    assert (await store.claim("boot-1", NOW, until, holding=2)).lanes is None
+    assert len(await held(store, "boot-1", 0, holding=1)) == 2, "an answer was lost"
+    later = NOW + 31 * SECOND
+    async with daemon(database) as other:
+        await other.claim("boot-2", later, later + SECOND)
+    claimed = await store.claim("boot-1", later, later + 30 * SECOND, holding=2)
+    assert claimed.lanes == [], "as many as ever could be those of another owner meanwhile"
+
+
+@pytest.mark.parametrize(
+    ("lanes", "daemons", "expected"),
+    [(9, 3, [3, 3, 3]), (9, 2, [4, 5]), (9, 4, [2, 2, 2, 3]), (4, 3, [1, 1, 2]), (1, 3, [0, 0, 1]), (0, 2, [])],
+)
+@pytest.mark.parametrize("order", ["all at once", "one after the other"])
+async def test_lanes_are_shared_out_evenly_and_then_stay_where_they_are(
+    store: PgLanes, lanes: int, daemons: int, expected: list[int], order: str
+) -> None:
+    await free_lanes(store, lanes)
+    having: dict[str, list[str]] = {f"boot-{number}": [] for number in range(daemons)}
+    leaving: dict[str, list[str]] = {boot: [] for boot in having}
+    moved = []
+    for turn in range(12):
+        for place, boot in enumerate(having):
+            if order == "one after the other" and turn < place:
+                continue
+            before = having[boot]
+            having[boot] = await held(store, boot, 3 * turn, leaving=leaving[boot])
+            moved += [turn for name in having[boot] if name not in before]
+            claimed = await store.claim(boot, NOW + 3 * turn * SECOND, NOW + (3 * turn + 30) * SECOND)
+            assert claimed.lanes is not None
+            having[boot] = [each.lane_id.removeprefix("lane-") for each in claimed.lanes]
+            leaving[boot] = [each.lane_id for each in claimed.lanes[claimed.share :]]
+    found = sorted((await shares(store)).values())
+    assert found == [each for each in expected if each]
+    assert max(moved, default=0) <= daemons + 2, "they go to and fro"
+
+
+async def test_nothing_is_left_to_a_daemon_that_may_be_dead(store: PgLanes) -> None:
+    """Two of three die, one after the other: what the first had does not wait for the end of the second."""
+    await free_lanes(store, 9)
+    await held(store, "boot-2", 0)
+    for turn in range(4):  # all three come to have three
+        for boot in ("boot-1", "boot-2", "boot-3"):
+            claimed = await store.claim(boot, NOW + turn * SECOND, NOW + (turn + 30) * SECOND)
+            extra = [each.lane_id for each in claimed.lanes or ()][claimed.share :]
+            await store.claim(boot, NOW + turn * SECOND, NOW + (turn + 30) * SECOND, leaving=extra)
+    assert await shares(store) == {"boot-1": 3, "boot-2": 3, "boot-3": 3}
+    for second in (10, 20):
+        await held(store, "boot-1", second)
+        await held(store, "boot-3", second)
+    await held(store, "boot-1", 30)
+    assert len(await held(store, "boot-1", 34)) == 5, "its share: boot-2 has ended, boot-3 not been heard of for 14 s"
+    for second in (44, 54):
+        mine = await held(store, "boot-1", second)
+    assert len(mine) == 9
+
+
+async def test_a_lane_that_its_owner_is_writing_is_skipped(store: PgLanes, database: PostgresSettings) -> None:
+    """As between a slow commit and a claim: nobody waits for a lane of others."""
+    await store.apply(Settlements(lanes=(lane(), lane("two"))))
     blocker = await PgDatabase.open(database, "propagation", WORLD)
     try:
         async with daemon(database) as other:
             async with blocker.transaction() as connection:
                 await connection.execute("SELECT 1 FROM lanes WHERE lane_id = 'lane-one' FOR UPDATE")
-                assert [each.lane_id for each in await other.claim("boot-2", NOW, NOW + SECOND)] == ["lane-two"]
-                own = asyncio.create_task(store.claim("boot-1", NOW, NOW + SECOND))
-                while not await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
-                    assert not own.done()
-            assert [each.lane_id for each in await own] == ["lane-one"]
+                assert await held(other, "boot-2", 0) == ["two"]
+            assert await held(other, "boot-2", 1) == ["one", "two"]
     finally:
         await blocker.close()
+
+
+async def test_claims_at_the_same_moment_never_give_a_lane_to_two(store: PgLanes, database: PostgresSettings) -> None:
+    async with daemon(database) as second, daemon(database) as third:
+        names = await free_lanes(store, 30)
+        for turn in range(5):  # each time the leases of the last turn have ended
+            boots = [(each, f"boot-{turn}-{number}") for number, each in enumerate((store, second, third))]
+            found = await asyncio.gather(*(held(each, boot, 60 * turn) for each, boot in boots))
+            assert sorted(name for each in found for name in each) == sorted({name for each in found for name in each})
+            found = await asyncio.gather(*(held(each, boot, 60 * turn + 1) for each, boot in boots))
+            assert sorted(name for each in found for name in each) == names
 
 
 async def test_a_lane_that_two_daemons_make_has_one_owner(store: PgLanes, database: PostgresSettings) -> None:
@@ -355,7 +449,7 @@ async def test_a_lane_that_two_daemons_make_has_one_owner(store: PgLanes, databa
             names = [f"{turn}-{each}" for each in range(4)]
             makers = []
             for boot, maker in (("boot-1", store), ("boot-2", other)):
-                lanes = tuple(lane(name, owner=boot, lease_until=NOW + SECOND) for name in names)
+                lanes = tuple(lane(name, owner=boot) for name in names)
                 rows = tuple(row(1, on=name, reason=boot) for name in names)
                 makers.append(maker.apply(Settlements(lanes=lanes[:: 1 if boot == "boot-1" else -1], upserts=rows)))
             await asyncio.gather(*makers)
@@ -395,16 +489,17 @@ async def test_daemons_that_write_at_once_wait_for_each_other_and_lose_nothing(
 
 async def test_a_daemon_wakes_up_for_its_own_lanes_only(store: PgLanes, database: PostgresSettings) -> None:
     until = NOW + 30 * SECOND
-    mine, others = lane(lease_until=until), lane("two", owner="boot-2", lease_until=until)
+    mine, others = lane(), lane("two", owner="boot-2")
     soon, late = NOW + SECOND, NOW + 9 * SECOND
     rows = (row(1, "waiting", next_at=late), row(2, "waiting", next_at=soon, on="two"))
     await store.apply(Settlements(lanes=(mine, others), upserts=rows))
     assert await store.next_due() == soon
-    await store.claim("boot-1", NOW, until)
-    assert await store.next_due() == late
     async with daemon(database) as second:
-        await second.claim("boot-2", NOW, until)
-        assert await second.next_due() == soon
+        await second.claim("boot-2", NOW, until)  # takes both
+        await store.claim("boot-1", NOW, until)
+        await second.claim("boot-2", NOW, until, leaving=["lane-one"])
+        await store.claim("boot-1", NOW, until)
+        assert (await store.next_due(), await second.next_due()) == (late, soon)
     async with daemon(database) as third:
         await third.claim("boot-3", NOW, until)
         assert await third.next_due() is None
@@ -605,7 +700,7 @@ async def test_finding_what_is_due_and_settling_it_cost_the_same_among_few_and_m
 async def pages(settings: PostgresSettings, shape: str, count: int) -> dict[str, int]:
     """What each of the calls of a tick touches, by the plans that a connection which has been at work for long uses."""
     async with daemon(settings) as store:
-        mine, elsewhere = lane(lease_until=NOW + SECOND), lane("two")
+        mine, elsewhere = lane(), lane("two")
         await store.apply(Settlements(lanes=(mine, elsewhere), upserts=(row(10**6), row(10**6, on="two"))))
         await store.claim("boot-1", NOW, NOW + SECOND)
         make = SHAPES[shape]

@@ -161,10 +161,10 @@ async def grows(found: dict[str, int], by: int) -> None:
 
 @pytest.fixture
 def small_disk(postgres: pgserver.Server) -> Iterator[Path]:
-    """A file system of 40 MB that the server may write; made larger by `mount -o remount`."""
+    """A file system of 96 MB that the server may write; made larger by `mount -o remount`."""
     folder = postgres.folder / "small"
     folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", folder], check=False).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", folder], check=False).returncode:
         pytest.skip("no right to mount a small file system")
     try:
         if os.geteuid() == 0:
@@ -192,7 +192,7 @@ async def test_a_full_disk_refuses_writes_serves_reads_and_recovers_by_itself(
         assert stored > 1
         assert (await daemon.service.get(Key("alias", "default", "a0"))).revision == 1
         assert (await daemon.store.head()).revision == stored
-        larger = ["mount", "-o", "remount,size=80m", small_disk]
+        larger = ["mount", "-o", "remount,size=192m", small_disk]
         await asyncio.to_thread(subprocess.run, larger, check=True)
         written = await daemon.service.put(alias("after", noise), actor=OPERATOR)
         assert written.revision == stored + 1

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -40,12 +40,12 @@ def ureg(home: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str
 
 
 class Daemon:
-    """A `ureg serve` of a test's own."""
+    """A `ureg serve` of a test's own, or another `command` that serves."""
 
-    def __init__(self, home: Path, **env: str) -> None:
+    def __init__(self, home: Path, command: Sequence[str] = (*UREG, "serve"), **env: str) -> None:
         self.places = Places(home)
         self.process = subprocess.Popen(
-            [*UREG, "serve"],
+            command,
             env=environ(REGISTRY_HOME=str(home), **env),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -110,8 +110,8 @@ def _read_line(descriptor: int) -> str:
 def start(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
     daemons: list[Daemon] = []
 
-    def make(home: Path | None = None, **env: str) -> Daemon:
-        daemons.append(Daemon(home or tmp_path / "home", **env))
+    def make(home: Path | None = None, **more: Any) -> Daemon:
+        daemons.append(Daemon(home or tmp_path / "home", **more))
         return daemons[-1]
 
     yield make

@@ -55,9 +55,12 @@ def test_a_disk_that_fills_up_and_is_made_larger(
     failing = client.request("GET", "/health/db")
     assert failing.status == 503
     assert "no space left" in failing.json()["reason"]
+    assert "no space left" in client.request("GET", "/health").json()["reason"]
+    assert b"ureg_health_db 0.0" in client.request("GET", "/metrics").body
     assert client.request("GET", "/health/live").status == 200
     assert mount("-o", "remount,size=40m", str(disk)) == 0
     big(client, "after")
+    assert client.request("GET", "/health").json()["status"] == "ok"
     receiver.await_all([*acknowledged, "after"])
     assert wait_for(lambda: daemon.metrics()["health.queue_depth"] == "0")
     assert client.request("GET", "/v1/-/status").json()["kinds"]["alias"] == len(acknowledged) + 1

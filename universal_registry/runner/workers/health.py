@@ -1,10 +1,10 @@
-"""The health monitor: checks the databases, and keeps `metrics/registry.metrics` fresh."""
+"""The health monitor: checks the databases, keeps `metrics/registry.metrics` fresh, and anchors the hash chains."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from universal_registry.kernel.errors import RegistryError
+from universal_registry.kernel.errors import RegistryError, StorageUnavailable
 from universal_registry.kernel.settings import Settings
 from universal_registry.kernel.world import World
 from universal_registry.observe import metrics
@@ -25,7 +25,8 @@ class HealthWorker:
         self._world = world
         self._gauges = Gauges(db=False)
         self._status = "ok"
-        self._write_trouble = ""
+        self._write_trouble = self._trouble = ""
+        self._anchored = ""
         self.alarm = Alarm()
         self._log = Log("health")
 
@@ -34,6 +35,7 @@ class HealthWorker:
         check_at = write_at = self._world.monotonic()
         while not pulse.ending():
             now = self._world.monotonic()
+            await self._every_second()
             checking = now >= check_at
             if checking:
                 check_at = now + self.settings.health_interval
@@ -43,6 +45,12 @@ class HealthWorker:
                 await self.write()
             pulse.beat()
             await self.alarm.wait(min(TICK, max(0.0, min(check_at, write_at) - self._world.monotonic())))
+
+    async def finish(self) -> None:
+        """The last words of a clean stop: denials, an anchor, and a metrics file that says that nothing runs."""
+        await self._every_second(last=True)
+        await self._anchor()
+        await self.write(stopped=True)
 
     async def write(self, *, stopped: bool = False) -> None:
         """Replace the metrics file. `stopped`: it says that nothing runs any more."""
@@ -65,3 +73,23 @@ class HealthWorker:
             say("health changed", status=status, before=self._status)
         self._log.debug("health", status=status)
         self._status = status
+        await self._anchor()
+
+    async def _anchor(self) -> None:
+        """The ends of the hash chains go to the log, which is outside of the stores: `ureg audit verify --anchor`."""
+        try:
+            anchor = await self._service.anchor()
+        except RegistryError:
+            return  # the check has said what is wrong
+        if anchor != self._anchored:
+            self._log.info("audit anchor", anchor=anchor)
+        self._anchored = anchor
+
+    async def _every_second(self, *, last: bool = False) -> None:
+        try:
+            await self._service.every_second(last=last)
+            self._trouble = ""
+        except StorageUnavailable as error:
+            if str(error) != self._trouble:
+                self._trouble = str(error)
+                self._log.warning("tokens and denials wait for the database", reason=str(error))

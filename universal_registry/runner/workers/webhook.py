@@ -18,38 +18,36 @@ class WebhookWorker:
     def __init__(self, engine: Engine, world: World, planning: Alarm) -> None:
         self.alarm = Alarm()
         self.running: set[asyncio.Task[None]] = set()
-        self._engine, self._world, self._planning, self._trouble, self._log = (
-            engine,
-            world,
-            planning,
-            "",
-            Log("webhook"),
-        )
+        self._engine, self._world, self._planning = engine, world, planning
+        self._trouble, self._log = "", Log("webhook")
+        self._is_open = False
         engine.on_wake(self.alarm.ring)
+        engine.on_ready(self._ready)
         engine.on_news(self._log.warning)
 
     async def run(self, pulse: Pulse) -> None:
         """Until the end is asked for; deliveries under way then go on, for `drain`."""
         pause = SHORTEST
-        while not pulse.ending():
-            due = await self.turn()
-            pulse.beat()
-            if await self.alarm.wait(max(due, pause)):
-                pause = SHORTEST
-            else:
-                self._planning.ring()
-                # What is due and cannot be done yet must not keep us busy.
-                pause = min(TICK, 2 * pause) if due < pause else SHORTEST
+        try:
+            while not pulse.ending():
+                due = await self.turn()
+                self._is_open = not self._trouble and not pulse.ending()
+                pulse.beat()
+                if await self.alarm.wait(max(due, pause)):
+                    pause = SHORTEST
+                else:
+                    self._planning.ring()
+                    # What is due and cannot be done yet must not keep us busy.
+                    pause = min(TICK, 2 * pause) if due < pause else SHORTEST
+        finally:
+            self._is_open = False
 
     async def turn(self) -> float:
         """Settle what has finished and start what may be started. More is due in so many seconds."""
         # What cannot be written down must not be sent: after a restart it would be sent again.
         if not await self._settle():
             return TICK
-        for job in self._engine.take():
-            task = asyncio.create_task(self._engine.run(job), name="delivery")
-            self.running.add(task)
-            task.add_done_callback(self._finished)
+        self._start()
         return min(TICK, self._engine.next_wake())
 
     async def drain(self, seconds: float) -> int:
@@ -62,6 +60,19 @@ class WebhookWorker:
         await asyncio.gather(*given_up, return_exceptions=True)
         await self._settle(last=True)
         return len(given_up)
+
+    def _ready(self) -> None:
+        """Something was planned: it goes out at once, without a turn of its own."""
+        if self._is_open:
+            self._start()
+        else:
+            self.alarm.ring()
+
+    def _start(self) -> None:
+        for job in self._engine.take():
+            task = asyncio.create_task(self._engine.run(job), name="delivery")
+            self.running.add(task)
+            task.add_done_callback(self._finished)
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self.running.discard(task)

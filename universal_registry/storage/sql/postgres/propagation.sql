@@ -1,25 +1,44 @@
 -- name: lanes
 -- Every lane, in the order in which they were made.
-SELECT lane_id, target_uid, target_namespace, target_name, transport, owner, generation, lease_until, incarnation,
+SELECT lane_id, target_uid, target_namespace, target_name, transport, owner, generation, incarnation,
        position_revision, position_seq, hash8, backfill_route, backfill_upto, backfill_at, breaker, failures, trips,
-       open_until, pause_until, paused, held, delivered, last_success_at, last_failure_at, last_error, "rows", dead
+       open_until, pause_until, paused, held, delivered, last_success_at, last_failure_at, last_error, "rows", dead,
+       guard, ordering
 FROM propagation.lanes ORDER BY place;
 
 -- name: claim
--- The lanes of owner $1 at $2, once it has taken those that are free and renewed its own until $3.
-SELECT lane_id, target_uid, target_namespace, target_name, transport, owner, generation, lease_until, incarnation,
+-- Renew the lease of owner $1, and take its share of the lanes; the function says how.
+SELECT share, changed FROM propagation.claim($1, $2, $3, $4, $5, $6, $7, $8, $9);
+
+-- name: lanes_of
+-- The lanes of owner $1, in the order in which they were made.
+SELECT lane_id, target_uid, target_namespace, target_name, transport, owner, generation, incarnation,
        position_revision, position_seq, hash8, backfill_route, backfill_upto, backfill_at, breaker, failures, trips,
-       open_until, pause_until, paused, held, delivered, last_success_at, last_failure_at, last_error, "rows", dead
-FROM propagation.claim($1, $2, $3, $4, $5) ORDER BY place;
+       open_until, pause_until, paused, held, delivered, last_success_at, last_failure_at, last_error, "rows", dead,
+       guard, ordering
+FROM propagation.lanes WHERE owner = $1 ORDER BY place;
 
 -- name: settle
 -- Everything one tick decided, in one call; the function says what the document holds.
-SELECT propagation.settle($1::text::jsonb);
+SELECT propagation.settle_tick($1::text::jsonb);
+
+-- name: give_command
+-- Something that somebody wants of a lane.
+INSERT INTO propagation.lane_commands (lane_id, action, actor, at, until, delivery_id, reason)
+VALUES ($1, $2, $3, $4, $5, $6, $7);
+
+-- name: commands
+-- What is still to be done, in order.
+SELECT number, lane_id, action, actor, at, until, delivery_id, reason FROM propagation.lane_commands ORDER BY number;
+
+-- name: rebase
+-- The clock of owner $1 has gone back to $2.
+SELECT propagation.rebase($1, $2);
 
 -- name: due
 -- Rows of a lane that may be tried now, at most as many again as are wanted; in no order.
 SELECT delivery_id, lane_id, session_id, route_uid, op, kind, namespace, name, revision, seq, state, attempts, crashes,
-       next_at, reason, created_at, updated_at
+       next_at, reason, created_at, updated_at, held, waits_for, replay_of
 FROM propagation.due($1, $2, $3);
 
 -- name: next_due
@@ -27,7 +46,7 @@ FROM propagation.due($1, $2, $3);
 -- are to try is no reason to wake up. NULL: in all lanes.
 SELECT min(first.next_at) FROM propagation.lanes AS l CROSS JOIN LATERAL (
     SELECT d.next_at FROM propagation.deliveries AS d
-    WHERE d.lane_id = l.lane_id AND d.head = 1 AND d.state = 'waiting' ORDER BY d.next_at LIMIT 1
+    WHERE d.lane_id = l.lane_id AND d.head = 1 AND d.state = 'waiting' AND d.held = '' ORDER BY d.next_at LIMIT 1
 ) AS first
 WHERE ($1::text IS NULL OR l.owner = $1) AND l.waiting > 0;
 
@@ -46,7 +65,7 @@ FROM propagation.lanes;
 -- name: deliveries_by_key
 -- The rows of one record, over all lanes. In all five: $1 lane, $2 session, $3 states, $4 limit.
 SELECT delivery_id, lane_id, session_id, route_uid, op, kind, namespace, name, revision, seq, state, attempts, crashes,
-       next_at, reason, created_at, updated_at
+       next_at, reason, created_at, updated_at, held, waits_for, replay_of
 FROM propagation.deliveries
 WHERE name = $7 AND kind = $5 AND namespace = $6
   AND ($1::text IS NULL OR lane_id = $1) AND ($2::text IS NULL OR session_id = $2)
@@ -56,7 +75,7 @@ ORDER BY lane_id, revision, seq, delivery_id LIMIT $4;
 -- name: deliveries_by_session
 -- The rows of one session.
 SELECT delivery_id, lane_id, session_id, route_uid, op, kind, namespace, name, revision, seq, state, attempts, crashes,
-       next_at, reason, created_at, updated_at
+       next_at, reason, created_at, updated_at, held, waits_for, replay_of
 FROM propagation.deliveries
 WHERE session_id = $2 AND ($1::text IS NULL OR lane_id = $1) AND ($3::text[] IS NULL OR state = ANY ($3))
 ORDER BY lane_id, revision, seq, delivery_id LIMIT $4;
@@ -64,7 +83,7 @@ ORDER BY lane_id, revision, seq, delivery_id LIMIT $4;
 -- name: deliveries_by_lane
 -- The rows of one lane.
 SELECT delivery_id, lane_id, session_id, route_uid, op, kind, namespace, name, revision, seq, state, attempts, crashes,
-       next_at, reason, created_at, updated_at
+       next_at, reason, created_at, updated_at, held, waits_for, replay_of
 FROM propagation.deliveries
 WHERE lane_id = $1 AND $2::text IS NULL AND ($3::text[] IS NULL OR state = ANY ($3))
 ORDER BY revision, seq, delivery_id LIMIT $4;
@@ -72,7 +91,7 @@ ORDER BY revision, seq, delivery_id LIMIT $4;
 -- name: deliveries_dead
 -- The dead letters, of one lane or all.
 SELECT delivery_id, lane_id, session_id, route_uid, op, kind, namespace, name, revision, seq, state, attempts, crashes,
-       next_at, reason, created_at, updated_at
+       next_at, reason, created_at, updated_at, held, waits_for, replay_of
 FROM propagation.deliveries
 WHERE state = 'dead' AND ($1::text IS NULL OR lane_id = $1) AND $2::text IS NULL AND $3::text[] IS NOT NULL
 ORDER BY lane_id, revision, seq, delivery_id LIMIT $4;
@@ -80,10 +99,16 @@ ORDER BY lane_id, revision, seq, delivery_id LIMIT $4;
 -- name: deliveries_all
 -- Rows of all lanes.
 SELECT delivery_id, lane_id, session_id, route_uid, op, kind, namespace, name, revision, seq, state, attempts, crashes,
-       next_at, reason, created_at, updated_at
+       next_at, reason, created_at, updated_at, held, waits_for, replay_of
 FROM propagation.deliveries
 WHERE $1::text IS NULL AND $2::text IS NULL AND ($3::text[] IS NULL OR state = ANY ($3))
 ORDER BY lane_id, revision, seq, delivery_id LIMIT $4;
+
+-- name: delivery
+-- The row of one delivery.
+SELECT delivery_id, lane_id, session_id, route_uid, op, kind, namespace, name, revision, seq, state, attempts, crashes,
+       next_at, reason, created_at, updated_at, held, waits_for, replay_of
+FROM propagation.deliveries WHERE delivery_id = $1;
 
 -- name: attempts
 -- What was tried for one delivery, in order.
@@ -95,7 +120,7 @@ FROM propagation.attempts WHERE delivery_id = $1 ORDER BY id;
 SELECT s.session_id, s.mode, s.source,
        coalesce((SELECT json_agg(t.target_namespace || '/' || t.target_name ORDER BY t.place)
                  FROM propagation.session_targets AS t WHERE t.session_id = s.session_id), '[]')::text,
-       s.standing, s.state, s.revision, s.created_at, s.last_activity
+       s.standing, s.state, s.revision, s.created_at, s.last_activity, s.reason, s.deadline
 FROM propagation.sessions AS s ORDER BY s.created_at, s.session_id;
 
 -- name: session
@@ -103,5 +128,49 @@ FROM propagation.sessions AS s ORDER BY s.created_at, s.session_id;
 SELECT s.session_id, s.mode, s.source,
        coalesce((SELECT json_agg(t.target_namespace || '/' || t.target_name ORDER BY t.place)
                  FROM propagation.session_targets AS t WHERE t.session_id = s.session_id), '[]')::text,
-       s.standing, s.state, s.revision, s.created_at, s.last_activity
+       s.standing, s.state, s.revision, s.created_at, s.last_activity, s.reason, s.deadline
 FROM propagation.sessions AS s WHERE s.session_id = $1;
+
+-- name: oldest
+-- When the oldest delivery that has not ended was planned, of each lane that has one. The earliest live row of a lane is
+-- the earliest of its record, so it is the first of one of these indexes, whatever else the lane holds.
+SELECT l.lane_id, least(
+    (SELECT d.created_at FROM propagation.deliveries AS d WHERE d.lane_id = l.lane_id AND d.head = 1 AND d.state = 'pending'
+       AND d.held = ''
+     ORDER BY d.revision, d.seq LIMIT 1),
+    (SELECT d.created_at FROM propagation.deliveries AS d WHERE d.lane_id = l.lane_id AND d.head = 1 AND d.state = 'waiting'
+       AND d.held = ''
+     ORDER BY d.revision, d.seq LIMIT 1),
+    (SELECT d.created_at FROM propagation.deliveries AS d WHERE d.lane_id = l.lane_id AND d.held <> ''
+     ORDER BY d.revision, d.seq LIMIT 1),
+    (SELECT min(d.created_at) FROM propagation.deliveries AS d WHERE d.lane_id = l.lane_id AND d.state = 'sending')
+) FROM propagation.lanes AS l WHERE l."rows" > 0;
+
+-- name: transitions
+-- The steps of a session, in order.
+SELECT session_id, before, state, reason, at FROM propagation.session_transitions WHERE session_id = $1 ORDER BY id;
+
+-- name: open_sessions
+-- One-shot sessions that have not ended, after session id $1, at most $2, each with the states of its targets as a JSON
+-- array.
+SELECT s.session_id, s.mode, s.source,
+       coalesce((SELECT json_agg(t.target_namespace || '/' || t.target_name ORDER BY t.place)
+                 FROM propagation.session_targets AS t WHERE t.session_id = s.session_id), '[]')::text,
+       s.standing, s.state, s.revision, s.created_at, s.last_activity, s.reason, s.deadline,
+       coalesce((SELECT json_agg(p.status) FROM propagation.session_progress AS p
+                 WHERE p.session_id = s.session_id), '[]')::text
+FROM propagation.sessions AS s
+WHERE s.standing = 0 AND s.state IN ('planned', 'running', 'paused', 'draining') AND s.session_id > $1
+ORDER BY s.session_id LIMIT $2;
+
+-- name: meta
+-- One fact about the store.
+SELECT value FROM propagation.meta WHERE key = $1;
+
+-- name: control
+-- A word on a session: verb, session, mark, reason, time.
+SELECT propagation.control($1, $2, $3, $4, $5);
+
+-- name: release
+-- Of the deliveries kept back after others, those of owner $1 from ($2, $3) on, at most $4; at $5.
+SELECT lane_id, revision, seq, released FROM propagation.release($1, $2, $3, $4, $5) ORDER BY revision, seq;

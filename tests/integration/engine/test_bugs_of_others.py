@@ -1,0 +1,143 @@
+"""Bugs that other queues had, each as a test of this one. The names say whose it was."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+from universal_registry.kernel.settings import RetrySettings
+from universal_registry.propagation.command import Action, Command
+from universal_registry.propagation.lane import DeliveryState
+from universal_registry.propagation.outcome import Failed
+
+Stage = Any  # the class of the fixture, which pytest alone can import
+
+
+def down() -> Failed:
+    return Failed(reason="no", status=500, milliseconds=1.0)
+
+
+async def failed_once_and_under_way(stage: Stage) -> None:
+    """A row that is being sent, the far side of which has not answered."""
+    await stage.target("one")
+    await stage.route("all", "one")
+    stage.targets.answers["one"] = [down()]
+    await stage.alias("x")
+    await stage.settle()
+    stage.targets.gates["one"] = asyncio.Event()
+    await stage.wait(2)
+    assert {row.state for row in await stage.lanes.deliveries()} == {DeliveryState.SENDING}
+
+
+async def test_river_1302_the_rescuer_does_not_bring_back_what_has_finished(stage: Stage) -> None:
+    await failed_once_and_under_way(stage)
+    stage.targets.gates["one"].set()
+    await stage.settle()
+    assert stage.targets.names("one") == ["x"]
+    for _ in range(3):
+        await stage.start()
+        await stage.settle()
+    assert await stage.lanes.deliveries() == []
+    assert stage.targets.names("one") == ["x"]
+
+
+async def test_river_1258_what_a_dead_owner_was_sending_does_not_stay_so(stage: Stage) -> None:
+    await failed_once_and_under_way(stage)
+    stage.targets.gates.clear()
+    await stage.start()
+    await stage.settle()
+    assert stage.targets.names("one") == ["x"]
+    assert await stage.lanes.deliveries() == []
+
+
+async def test_oban_862_a_daemon_that_comes_back_is_another_owner(stage: Stage) -> None:
+    """The same folder, host and name: what the one before was doing is still found."""
+    await failed_once_and_under_way(stage)
+    before = await stage.lane("one")
+    stage.targets.gates.clear()
+    await stage.start()
+    after = await stage.lane("one")
+    assert after.owner != before.owner
+    assert after.generation == before.generation + 1
+
+
+async def test_oban_137_a_payload_over_which_the_daemon_ends_does_not_end_it_for_ever(stage: Stage) -> None:
+    await failed_once_and_under_way(stage)
+    for _ in range(5):
+        await stage.start()
+        await stage.settle()
+    [row] = await stage.lanes.deliveries()
+    assert row.state is DeliveryState.DEAD
+    assert "quarantined" in row.reason
+    stage.targets.gates.clear()
+    await stage.alias("y")
+    await stage.settle()
+    assert stage.targets.names("one") == ["y"], "and the rest flows"
+
+
+async def test_oban_328_a_restart_does_not_take_the_last_attempt(stage: Stage) -> None:
+    await stage.start(retry=RetrySettings(slow_phase=False, circuit_breaker_enabled=False))
+    await stage.target("one")
+    await stage.route("all", "one")
+    stage.targets.answers["one"] = [down()] * 5
+    await stage.alias("x")
+    await stage.until(lambda: stage.targets.attempts == 5)
+    stage.targets.gates["one"] = asyncio.Event()
+    await stage.until(lambda: stage.targets.attempts == 6)
+    stage.targets.gates.clear()
+    await stage.start(retry=RetrySettings(slow_phase=False, circuit_breaker_enabled=False))
+    await stage.settle()
+    assert stage.targets.names("one") == ["x"], "the sixth attempt had not ended, so it was not used up"
+
+
+async def test_outpost_611_what_comes_while_a_target_is_disabled_does_not_vanish(stage: Stage) -> None:
+    await stage.target("one")
+    await stage.route("all", "one")
+    await stage.settle()
+    lane = await stage.lane("one")
+    for action in (Action.DISABLE, Action.ENABLE):
+        await stage.lanes.give(Command(lane_id=lane.lane_id, action=action, actor="ann", at=stage.world.moment))
+        stage.engine.look()
+        await stage.settle()
+        if action is Action.DISABLE:
+            for turn in range(3):
+                await stage.alias("x", str(turn))
+                await stage.event("deploy", {"turn": turn}, "one")
+            await stage.settle()
+            await stage.start()
+            await stage.wait(10**6)
+            assert stage.targets.got == {}
+    assert [each for each in stage.targets.names("one") if each == "x"] == ["x"] * 3
+    assert len(stage.targets.got["one"]) == 6
+
+
+async def test_probes_are_one_at_a_time_and_a_late_answer_does_not_close_the_breaker(stage: Stage) -> None:
+    """Several probes at once, a probe that never ends, and old answers that flip the state: seen in many breakers."""
+    await stage.target("one", in_flight=6)
+    await stage.route("all", "one")
+    late = stage.targets.gates["one"] = asyncio.Event()
+    await stage.alias("slow")
+    await stage.settle()
+    del stage.targets.gates["one"]
+    stage.targets.down.add("one")
+    await stage.aliases(20)
+    await stage.settle()
+    opened = await stage.lane("one")
+    stage.targets.down.clear()
+    late.set()
+    await stage.settle()
+    lane = await stage.lane("one")
+    assert stage.targets.names("one") == ["slow"]
+    assert (lane.breaker, lane.open_until) == (opened.breaker, opened.open_until), "an old answer says nothing of now"
+    gate = stage.targets.gates["one"] = asyncio.Event()
+    attempts = stage.targets.attempts
+    await stage.wait(61)
+    for _ in range(10):
+        await stage.wait(20)
+    assert stage.targets.attempts == attempts + 1, "one probe, while it is under way"
+    stage.targets.gates.clear()
+    gate.set()
+    await stage.wait(3)
+    assert len(stage.targets.names("one")) == 21
+    assert stage.world.moment - opened.open_until > timedelta(0)

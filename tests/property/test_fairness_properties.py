@@ -1,0 +1,199 @@
+"""No target takes more than its part: rates hold in any second, slots stay free for who answers, weights count."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from math import ceil
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from universal_registry.kernel.settings import RetrySettings
+from universal_registry.propagation import budget
+from universal_registry.propagation.bucket import Bucket, changed, enough_at, has_enough, level, rated
+from universal_registry.propagation.fairness import Slots, Standing, Turns, allowed, of_attempt
+from universal_registry.propagation.lane import Guard
+
+START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+rates = st.one_of(st.integers(1, 200).map(float), st.floats(0.01, 200))
+steps = st.lists(st.one_of(st.floats(0, 0.2), st.floats(0, 3)), max_size=60)
+
+
+# --- rates ----------------------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(rates, steps, st.integers(0, 60))
+def test_in_no_second_more_than_the_rate_is_taken(rate: float, gaps: list[float], restart: int) -> None:
+    """Whoever asks takes all there is, after any pause; a restart in between forgets nothing that was stored."""
+    flow, bucket, now = rated(rate), None, START
+    taken: list[datetime] = []
+    for index, gap in enumerate([0.0, *gaps]):
+        now += timedelta(seconds=gap)
+        while has_enough(bucket, flow, now):
+            bucket = changed(bucket, flow, now, -1.0)
+            taken.append(now)
+        if index == restart and bucket is not None:
+            bucket = msgspec.json.decode(msgspec.json.encode(bucket), type=Bucket)
+    for index, begun in enumerate(taken):
+        within = sum(begun <= each < begun + timedelta(seconds=1) for each in taken[index:])
+        assert within <= ceil(rate), (rate, begun)
+
+
+@given(rates)
+def test_whoever_waits_until_there_is_enough_gets_it_and_nearly_the_whole_rate(rate: float) -> None:
+    flow, bucket, now = rated(rate), None, START
+    for _ in range(200):
+        now = enough_at(bucket, flow, now)
+        assert has_enough(bucket, flow, now + timedelta(microseconds=1))
+        now += timedelta(microseconds=1)
+        bucket = changed(bucket, flow, now, -1.0)
+    passed = (now - START).total_seconds()
+    assert 200 / (passed + 1 / rate) >= 0.9 * rate or passed < 1
+
+
+@given(rates, st.floats(0, 100), st.floats(-7200, 7200))
+def test_a_clock_that_steps_makes_nothing_out_of_nothing(rate: float, tokens: float, step: float) -> None:
+    flow = rated(rate)
+    found = level(Bucket(min(tokens, flow.most), START), flow, START + timedelta(seconds=step))
+    assert 0 <= found <= flow.most
+
+
+# --- the budget of retries --------------------------------------------------------------------------------------------
+
+outcomes = st.lists(st.tuples(st.booleans(), st.floats(0, 30)), max_size=80)
+
+
+@given(outcomes, st.floats(1, 20), st.floats(0.1, 60))
+def test_failed_retries_never_cost_more_than_the_budget_and_what_came_back(
+    history: list[tuple[bool, float]], most: float, refill: float
+) -> None:
+    retry = RetrySettings(budget=most, budget_refill_seconds=refill)
+    guard, now, spent, back = Guard(), START, 0, 0.0
+    for success, gap in history:
+        now += timedelta(seconds=gap)
+        back += gap / refill
+        if success:
+            guard, back = budget.rewarded(guard, retry, now), back + 0.1
+        elif budget.may_retry(guard, retry, now):
+            guard, spent = budget.charged(guard, retry, now), spent + 1
+        assert spent <= most + back + 1e-6
+
+
+@given(st.floats(1, 20), st.floats(0.1, 60), st.integers(1, 100))
+def test_a_target_with_little_traffic_is_still_retried(most: float, refill: float, failures: int) -> None:
+    retry = RetrySettings(budget=most, budget_refill_seconds=refill)
+    guard = Guard()
+    for _ in range(failures):
+        guard = budget.charged(guard, retry, START)
+    due = budget.retry_at(guard, retry, START)
+    assert due - START <= timedelta(seconds=refill + 0.001)
+    assert budget.may_retry(guard, retry, due + timedelta(microseconds=1))
+
+
+# --- slots ------------------------------------------------------------------------------------------------------------
+
+kinds = st.sampled_from(Standing)
+
+
+@given(st.integers(1, 50), st.lists(st.tuples(kinds, st.booleans()), max_size=200))
+def test_slots_stay_free_for_those_that_answer(most: int, events: list[tuple[Standing, bool]]) -> None:
+    slots, under_way = Slots(), Counter[Standing]()
+    for kind, ends in events:
+        if ends and under_way[kind]:
+            slots.end(kind)
+            under_way[kind] -= 1
+        elif slots.admits(kind, most):
+            slots.begin(kind)
+            under_way[kind] += 1
+        assert slots.used == sum(under_way.values()) <= most
+        assert under_way[Standing.TROUBLED] <= max(1, most * 2 // 10)
+        assert under_way[Standing.TROUBLED] + under_way[Standing.UNKNOWN] <= max(1, most * 4 // 10)
+    if most >= 2 and under_way[Standing.PROVEN] == 0:
+        assert slots.admits(Standing.PROVEN, most), "whatever the others do"
+
+
+def test_by_default_ten_hanging_targets_hold_two_slots_and_eight_are_free() -> None:
+    assert [allowed(kind, 10) for kind in Standing] == [10, 4, 2]
+    assert of_attempt(Standing.PROVEN, 1) is Standing.UNKNOWN, "a retry takes no slot kept for first attempts"
+    assert of_attempt(Standing.TROUBLED, 0) is Standing.TROUBLED
+
+
+# --- turns ------------------------------------------------------------------------------------------------------------
+
+
+class Worker:
+    """One with work to do."""
+
+    def __init__(self, place: int, weight: int, work: int) -> None:
+        self.place, self.weight, self.work, self.done = place, weight, work, 0
+
+
+def begin(worker: Worker) -> bool:
+    if worker.work <= 0:
+        return False
+    worker.work -= 1
+    worker.done += 1
+    return True
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=8), st.lists(st.integers(1, 4), min_size=1, max_size=5))
+def test_each_gets_a_part_like_its_weight(weights: list[int], rooms: list[int]) -> None:
+    """Slots come free one by one or in bunches; all have enough to do."""
+    workers = [Worker(place, weight, 10**6) for place, weight in enumerate(weights)]
+    turns: Turns[Worker] = Turns()
+    rounds = 20
+    started, wanted = 0, rounds * sum(weights)
+    index = 0
+    while started < wanted:
+        room = min(rooms[index % len(rooms)], wanted - started)
+        index += 1
+        left = [room]
+
+        def free(left: list[int] = left) -> bool:
+            return left[0] > 0
+
+        def start(worker: Worker, left: list[int] = left) -> bool:
+            left[0] -= 1
+            return begin(worker)
+
+        turns.share(workers, start, free)
+        started += room
+    assert [worker.done for worker in workers] == [rounds * weight for weight in weights]
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 5), st.integers(0, 6)), min_size=1, max_size=8),
+    st.lists(st.lists(st.integers(0, 7), max_size=8), max_size=30),
+)
+def test_nobody_who_has_work_is_passed_over(work: list[tuple[int, int]], present: list[list[int]]) -> None:
+    """Whoever is there with work starts something before anybody starts more than a whole turn again."""
+    workers = [Worker(place, weight, 10**6 if jobs else 0) for place, (weight, jobs) in enumerate(work)]
+    turns: Turns[Worker] = Turns()
+    since: Counter[tuple[int, int]] = Counter()
+    for indexes in present:
+        there = [worker for worker in workers if worker.place in set(indexes)]
+        left = [1]
+
+        def start(worker: Worker, left: list[int] = left, there: list[Worker] = there) -> bool:
+            if not begin(worker):
+                return False
+            left[0] -= 1
+            for other in there:
+                if other.work > 0 and other is not worker:
+                    since[other.place, worker.place] += 1
+                    assert since[other.place, worker.place] <= 2 * worker.weight, "one starves beside another"
+            for each in workers:
+                since[worker.place, each.place] = 0
+            return True
+
+        turns.share(there, start, lambda left=left: left[0] > 0)
+
+
+def test_all_that_can_start_does_and_then_it_ends() -> None:
+    workers = [Worker(0, 2, 3), Worker(1, 1, 0), Worker(2, 1, 5)]
+    turns: Turns[Worker] = Turns()
+    turns.share(workers, begin, lambda: True)
+    assert [worker.work for worker in workers] == [0, 0, 0]

@@ -1,0 +1,175 @@
+"""What can be said of a running registry in numbers: for the metrics file, and for whoever scrapes `/metrics`.
+
+Nothing is counted here: the numbers are those of the stores, the engine, the workers and the transports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Protocol
+
+import msgspec
+from msgspec.structs import replace
+
+from universal_registry.kernel.errors import RegistryError
+from universal_registry.observe.denials import Denials
+from universal_registry.observe.health import Health, WorkerState
+from universal_registry.observe.metrics import Gauges
+from universal_registry.propagation.inventory import EngineView, Inventory, take_inventory
+from universal_registry.propagation.lane import Lane, Position
+from universal_registry.propagation.ports import LaneCommands, LaneQueries, LaneStore
+from universal_registry.propagation.tally import Tally
+from universal_registry.registry.service import RegistryService
+
+_MOST_LOOKED_UP = 200
+
+
+class Lanes(LaneStore, LaneQueries, LaneCommands, Protocol):
+    """The propagation store."""
+
+
+class TargetFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """One target. `lag_revisions`: what its lane has not looked at. `lag_seconds`: the age of the oldest change that it
+    does not have. `oldest_seconds`: the age of its oldest delivery that has not ended. `held`: nothing is sent now."""
+
+    target: str
+    lag_revisions: int
+    lag_seconds: float
+    oldest_seconds: float
+    breaker: str
+    held: bool
+    in_flight: int = 0
+    waiting: int
+    dead: int
+    delivered: int
+
+
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """All of it. `stored`: what comes from the stores; None when they do not answer."""
+
+    store: str
+    db: bool
+    ready: bool
+    stored: Stored | None
+    tally: Tally
+    workers: Sequence[WorkerState]
+    denials: int
+
+
+class Stored(msgspec.Struct, frozen=True, kw_only=True):
+    """What the stores and the engine know."""
+
+    gauges: Gauges
+    revision: int
+    dead: int
+    targets: tuple[TargetFigures, ...]
+
+
+class FiguresReader:
+    """Reads them."""
+
+    def __init__(
+        self,
+        service: RegistryService,
+        lanes: Lanes,
+        engine: EngineView,
+        health: Health,
+        tally: Tally,
+        denials: Denials,
+        *,
+        store: str,
+        under_way: Callable[[], Mapping[str, int]] = dict,
+    ) -> None:
+        """`under_way`: lane id -> attempts under way; of no lane where no engine runs."""
+        self._service = service
+        self._lanes = lanes
+        self._engine = engine
+        self._health = health
+        self._tally = tally
+        self._denials = denials
+        self._store = store
+        self._under_way = under_way
+
+    async def gauges(self) -> Gauges:
+        """Those of the metrics file. Raises StorageUnavailable, Corrupt."""
+        depth = await self._lanes.depth()
+        lag = max(0, self._engine.lag())  # every lane's transport is a webhook, for now
+        return Gauges(
+            db=(await self._health.db()).ok,
+            queue_depth=depth.queue_depth + lag,
+            webhooks_pending=depth.webhooks_pending + lag,
+            counters=depth.counters,
+        )
+
+    async def read(self) -> Figures:
+        """All of them, also while a database is gone."""
+        found = await self._health.ready()
+        try:
+            stored = await self._stored()
+        except RegistryError:
+            stored = None
+        return Figures(
+            store=self._store,
+            db=stored is not None and stored.gauges.db,
+            ready=found.ok,
+            stored=stored,
+            tally=self._tally,
+            workers=self._health.workers(),
+            denials=self._denials.total,
+        )
+
+    async def _stored(self) -> Stored:
+        gauges, depth = await self.gauges(), await self._lanes.depth()
+        inventory = await take_inventory(self._service, self._lanes, self._engine)
+        revision = (await self._service.log.head()).revision
+        oldest, under_way = await self._lanes.oldest(), self._under_way()
+        behind = {inventory.position(lane) for lane in inventory.lanes.values()}
+        planned_from = await self._times(sorted(position for position in behind if position.revision < revision))
+        targets = []
+        for address in sorted(inventory.targets):
+            lane = inventory.lane(address)
+            found = _target(inventory, address, lane, revision, oldest, planned_from)
+            flying = under_way.get(lane.lane_id, 0) if lane else 0
+            targets.append(replace(found, in_flight=flying) if flying else found)
+        return Stored(gauges=gauges, revision=revision, dead=depth.dead, targets=tuple(targets))
+
+    async def _times(self, positions: Sequence[Position]) -> dict[Position, datetime]:
+        """When the line after each position was written. Many lanes stand at the same few; of many places the oldest
+        are looked up, and the others are behind by less."""
+        found = {}
+        for position in positions[:_MOST_LOOKED_UP]:
+            line = await self._service.log.line(position.revision + 1, 0)
+            if line is not None:
+                found[position] = datetime.fromisoformat(line.at)
+        return found
+
+
+def _target(
+    inventory: Inventory,
+    address: str,
+    lane: Lane | None,
+    revision: int,
+    oldest: Mapping[str, datetime],
+    planned_from: Mapping[Position, datetime],
+) -> TargetFigures:
+    held = bool(inventory.held(address))
+    if lane is None:
+        return TargetFigures(
+            target=address, lag_revisions=0, lag_seconds=0.0, oldest_seconds=0.0, breaker="closed", held=held,
+            waiting=0, dead=0, delivered=0,
+        )  # fmt: skip
+    position = inventory.position(lane)
+    row, line = oldest.get(lane.lane_id), planned_from.get(position)
+    ages = [max(0.0, (inventory.now - moment).total_seconds()) for moment in (row, line) if moment is not None]
+    return TargetFigures(
+        target=address,
+        lag_revisions=max(0, revision - position.revision),
+        lag_seconds=max(ages, default=0.0),
+        oldest_seconds=ages[0] if row is not None else 0.0,
+        breaker=lane.breaker.value,
+        held=held,
+        waiting=lane.rows,
+        dead=lane.dead,
+        delivered=lane.delivered,
+    )

@@ -1,0 +1,153 @@
+"""`GET /metrics`: the figures in the form that Prometheus reads. Its library is loaded when somebody asks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from universal_registry import __version__
+from universal_registry.observe.figures import Figures, Stored, TargetFigures
+from universal_registry.propagation.lane import Breaker
+from universal_registry.propagation.tally import CLASSES
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+Sample = tuple[tuple[str, ...], float]
+
+
+class Exposed(NamedTuple):
+    """One metric: its kind, its meaning, its labels."""
+
+    kind: str
+    doc: str
+    labels: tuple[str, ...] = ()
+
+
+_TARGET, _WORKER = ("target",), ("worker",)
+
+EXPOSED: dict[str, Exposed] = {
+    "ureg_build_info": Exposed("gauge", "Always 1; its labels say what runs.", ("version", "store")),
+    "ureg_health_db": Exposed("gauge", "1 when both databases answer and can be written, else 0."),
+    "ureg_health_ready": Exposed("gauge", "1 when the daemon does its whole work, else 0."),
+    "ureg_revision": Exposed("gauge", "The newest revision of the registry."),
+    "ureg_queue_depth": Exposed(
+        "gauge", "Deliveries that are not finished: pending and retry, and changes not yet planned."
+    ),
+    "ureg_webhooks_pending": Exposed("gauge", "Deliveries to webhooks that were never tried."),
+    "ureg_dead_deliveries": Exposed("gauge", "Deliveries given up that nobody has dealt with."),
+    "ureg_deliveries_executed_total": Exposed("counter", "Deliveries that ended well, since the store was made."),
+    "ureg_webhooks_delivered_total": Exposed(
+        "counter", "Webhooks accepted by their targets, since the store was made."
+    ),
+    "ureg_webhooks_retried_total": Exposed(
+        "counter", "Attempts that failed and are repeated, since the store was made."
+    ),
+    "ureg_webhooks_failed_total": Exposed("counter", "Webhooks given up, since the store was made."),
+    "ureg_stream_messages_total": Exposed("counter", "Messages sent over streams, since the store was made."),
+    "ureg_attempts_total": Exposed("counter", "Attempts that ended, by class of answer, since the start.", ("class",)),
+    "ureg_attempt_seconds_total": Exposed("counter", "Time that all these attempts took, since the start."),
+    "ureg_in_flight": Exposed("gauge", "Attempts under way."),
+    "ureg_target_lag_revisions": Exposed("gauge", "Revisions that the target's lane has not looked at.", _TARGET),
+    "ureg_target_lag_seconds": Exposed("gauge", "Age of the oldest change that the target does not have.", _TARGET),
+    "ureg_target_oldest_pending_seconds": Exposed(
+        "gauge", "Age of the oldest delivery to the target that has not ended.", _TARGET
+    ),
+    "ureg_target_in_flight": Exposed("gauge", "Attempts to the target under way.", _TARGET),
+    "ureg_target_waiting": Exposed("gauge", "Deliveries to the target that wait in a row.", _TARGET),
+    "ureg_target_dead": Exposed("gauge", "Deliveries to the target that were given up.", _TARGET),
+    "ureg_target_held": Exposed("gauge", "1 when nothing is sent to the target now, for whatever reason.", _TARGET),
+    "ureg_target_breaker": Exposed("gauge", "1 for the state that the target's breaker is in.", ("target", "state")),
+    "ureg_target_delivered_total": Exposed("counter", "Deliveries that the target accepted.", _TARGET),
+    "ureg_worker_up": Exposed("gauge", "1 while the worker runs, 0 between two lives of it.", _WORKER),
+    "ureg_worker_stuck": Exposed("gauge", "1 when the worker has not moved for half a minute.", _WORKER),
+    "ureg_worker_deaths_total": Exposed("counter", "How often the worker died, since the start.", _WORKER),
+    "ureg_denials_total": Exposed("counter", "Requests refused for who sent them, since the start."),
+}
+"""Every metric of ours, in the order of the answer. Beside them stand the usual ones of the process (`process_...`)."""
+
+
+def exposition(figures: Figures, accept: str) -> tuple[bytes, str]:
+    """The answer to a scraper that accepts so, and its content type."""
+    from prometheus_client.exposition import choose_encoder
+    from prometheus_client.process_collector import ProcessCollector
+    from prometheus_client.registry import CollectorRegistry
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collector(figures))
+    ProcessCollector(registry=registry)
+    encode, content_type = choose_encoder(accept)
+    return encode(registry), content_type
+
+
+class _Collector:
+    """Hands the figures over."""
+
+    def __init__(self, figures: Figures) -> None:
+        self._samples = samples(figures)
+
+    def collect(self) -> Iterator[Metric]:
+        """As the library asks."""
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        for name, exposed in EXPOSED.items():
+            if name in self._samples:
+                family: Any = CounterMetricFamily if exposed.kind == "counter" else GaugeMetricFamily
+                metric = family(name, exposed.doc, labels=exposed.labels)
+                for labels, value in self._samples[name]:
+                    metric.add_metric(labels, value)
+                yield metric
+
+
+def samples(figures: Figures) -> dict[str, list[Sample]]:
+    """The values of each metric. Those of the stores are left out while these do not answer."""
+    tally = figures.tally
+    found: dict[str, list[Sample]] = {
+        "ureg_build_info": [((__version__, figures.store), 1)],
+        "ureg_health_db": [((), figures.db)],
+        "ureg_health_ready": [((), figures.ready)],
+        "ureg_attempts_total": [((each,), tally.ended[each]) for each in CLASSES],
+        "ureg_attempt_seconds_total": [((), tally.seconds)],
+        "ureg_in_flight": [((), tally.under_way)],
+        "ureg_worker_up": [((each.name,), each.running) for each in figures.workers],
+        "ureg_worker_stuck": [((each.name,), each.stuck) for each in figures.workers],
+        "ureg_worker_deaths_total": [((each.name,), each.deaths) for each in figures.workers],
+        "ureg_denials_total": [((), figures.denials)],
+    }
+    if figures.stored is not None:
+        found |= _stored(figures.stored)
+    return found
+
+
+def _stored(stored: Stored) -> dict[str, list[Sample]]:
+    gauges, counters = stored.gauges, stored.gauges.counters
+    totals: dict[str, float] = {
+        "ureg_revision": stored.revision,
+        "ureg_queue_depth": gauges.queue_depth,
+        "ureg_webhooks_pending": gauges.webhooks_pending,
+        "ureg_dead_deliveries": stored.dead,
+        "ureg_deliveries_executed_total": counters.executed,
+        "ureg_webhooks_delivered_total": counters.delivered,
+        "ureg_webhooks_retried_total": counters.retried,
+        "ureg_webhooks_failed_total": counters.failed,
+        "ureg_stream_messages_total": counters.messages,
+    }
+    found: dict[str, list[Sample]] = {name: [((), value)] for name, value in totals.items()}
+    for target in stored.targets:
+        for name, labels, value in _target(target):
+            found.setdefault(name, []).append((labels, value))
+    return found
+
+
+def _target(figures: TargetFigures) -> Iterator[tuple[str, tuple[str, ...], float]]:
+    target = (figures.target,)
+    yield "ureg_target_lag_revisions", target, figures.lag_revisions
+    yield "ureg_target_lag_seconds", target, figures.lag_seconds
+    yield "ureg_target_oldest_pending_seconds", target, figures.oldest_seconds
+    yield "ureg_target_in_flight", target, figures.in_flight
+    yield "ureg_target_waiting", target, figures.waiting
+    yield "ureg_target_dead", target, figures.dead
+    yield "ureg_target_held", target, figures.held
+    yield "ureg_target_delivered_total", target, figures.delivered
+    for state in Breaker:
+        yield "ureg_target_breaker", (*target, state.value), state.value == figures.breaker

@@ -1,0 +1,20 @@
+"""What every transport over sockets shares: names, connections to checked addresses only, and the client that POSTs."""
+
+from universal_registry.transports.net.connection import BrokeOff, Exchange, HungUp, NotHttp, Stage, Unfit
+from universal_registry.transports.net.names import Resolve, SystemNames
+from universal_registry.transports.net.post import Poster
+from universal_registry.transports.net.way import Unresolved, Way
+
+__all__ = [
+    "BrokeOff",
+    "Exchange",
+    "HungUp",
+    "NotHttp",
+    "Poster",
+    "Resolve",
+    "Stage",
+    "SystemNames",
+    "Unfit",
+    "Unresolved",
+    "Way",
+]
