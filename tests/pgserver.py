@@ -127,6 +127,11 @@ class Server:
         self._free += sorted(mine)
         self._of_folder.clear()
 
+    def drop_database(self, name: str) -> None:
+        """Remove one that a test made, so that it may make it again."""
+        self.sql(f'DROP DATABASE "{name}" WITH (FORCE)')
+        self._made.discard(name)
+
     def sql(self, text: str, database: str = "postgres") -> str:
         """Run it by psql; rows as `a|b`. Raises CalledProcessError with what the server said."""
         _, *options = self.psql(database)

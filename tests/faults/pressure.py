@@ -26,7 +26,7 @@ from universal_registry.client.http import Client, find_daemon
 from universal_registry.client.listen import Behaviour, Heard, Receiver, State
 from universal_registry.kernel.errors import RegistryError
 from universal_registry.kernel.settings import Places
-from universal_registry.kernel.world import SystemWorld
+from universal_registry.kernel.world import SystemWorld, World
 from universal_registry.security.signing import new_secret
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -127,7 +127,9 @@ class Progress:
 class Inbox:
     """A receiver with a loop and a thread of its own. It outlives every daemon, and forgets nothing."""
 
-    def __init__(self, name: str, progress: Progress, *, behaviour: Behaviour | None = None) -> None:
+    def __init__(
+        self, name: str, progress: Progress, *, behaviour: Behaviour | None = None, world: World | None = None
+    ) -> None:
         self.name = name
         self.heard: list[Heard] = []
         self.secret = new_secret(SystemWorld())
@@ -135,7 +137,9 @@ class Inbox:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
         self._thread.start()
-        self._receiver = Receiver(world=SystemWorld(), secrets=[self.secret], on_event=self._note, behaviour=behaviour)
+        self._receiver = Receiver(
+            world=world or SystemWorld(), secrets=[self.secret], on_event=self._note, behaviour=behaviour
+        )
         host, port = self._do(self._receiver.start("127.0.0.1", 0))
         self.url = f"http://{host}:{port}/{name}"
 

@@ -10,26 +10,34 @@ import os
 import re
 from pathlib import Path
 
+import pgserver
 import pytest
 from killing import trial
 
-KILLS = 50
+KILLS = {"sqlite": 50, "postgresql": 12}
 SEED = int(os.environ.get("REGISTRY_TEST_SEED", "20261"))
 RESTART_SECONDS = 2.0
 
 
+def server_of(engine: str, request: pytest.FixtureRequest) -> pgserver.Server | None:
+    return request.getfixturevalue("postgres") if engine == "postgresql" else None
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-def test_fifty_kills_lose_nothing(tmp_path: Path) -> None:
-    figures = trial(tmp_path, kills=KILLS, seed=SEED)
+@pytest.mark.parametrize("engine", KILLS)
+def test_kills_lose_nothing(engine: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    kills = KILLS[engine]
+    figures = trial(tmp_path, kills=kills, seed=SEED, server=server_of(engine, request))
     print(figures)
     assert figures.violations == []
-    assert figures.acknowledged > KILLS
-    assert figures.arrived > 20 * KILLS
+    assert figures.acknowledged > kills
+    assert figures.arrived > 20 * kills
     assert figures.restart_median < RESTART_SECONDS
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("engine", KILLS)
 @pytest.mark.parametrize(
     ("broken", "wanted"),
     [
@@ -38,7 +46,9 @@ def test_fifty_kills_lose_nothing(tmp_path: Path) -> None:
     ],
     ids=["answers-before-commit", "moves-before-answer"],
 )
-def test_without_the_protection_it_fails(tmp_path: Path, broken: str, wanted: str) -> None:
-    figures = trial(tmp_path, kills=6, seed=SEED, broken=broken)
+def test_without_the_protection_it_fails(
+    engine: str, tmp_path: Path, broken: str, wanted: str, request: pytest.FixtureRequest
+) -> None:
+    figures = trial(tmp_path, kills=6, seed=SEED, broken=broken, server=server_of(engine, request))
     print(figures)
     assert [each for each in figures.violations if re.match(wanted, each)], figures
