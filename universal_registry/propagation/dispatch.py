@@ -28,6 +28,7 @@ class Dispatcher:
         self._runs = runs
         self._slots = Slots()
         self._turns: Turns[LaneRun] = Turns()
+        self._taken_at = world.now()
 
     @property
     def under_way(self) -> int:
@@ -52,10 +53,11 @@ class Dispatcher:
     def take(self, ended: int) -> list[Job]:
         """Attempts that may start now. `ended`: how many have ended and are not stored yet; they count as under way,
         since a dead daemon's successor makes them again."""
+        now = self._taken_at = self._world.now()
         waiting = [run for run in self._runs.values() if (run.due or run.ready) and not run.handed_over]
         if not waiting:
             return []
-        now, most = self._world.now(), self.settings.max_in_flight
+        most = self.settings.max_in_flight
         jobs: list[Job] = []
 
         def start(run: LaneRun) -> bool:
@@ -120,8 +122,10 @@ class Dispatcher:
 
     # --- when to look again -----------------------------------------------------------------------------------------
 
-    def next_times(self, now: datetime) -> list[datetime]:
-        """Moments at which something may start that may not start now."""
+    def next_times(self) -> list[datetime]:
+        """Moments at which something may start that could not when attempts were last taken. One may have passed since:
+        as of now it would be no moment to wait for, and nobody would look again."""
+        now = self._taken_at
         times: list[datetime] = []
         for run in self._runs.values():
             if not (run.rows or run.ready):

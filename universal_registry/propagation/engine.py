@@ -349,7 +349,7 @@ class Engine:
     def next_wake(self) -> float:
         """Seconds until something may be due, at most a tick."""
         now = self._world.now()
-        times = self._dispatch.next_times(now)
+        times = self._dispatch.next_times()
         if self._claims.next_due is not None:
             times.append(self._claims.next_due)
         return max(0.0, min([TICK, *((moment - now).total_seconds() for moment in times)]))

@@ -174,6 +174,23 @@ async def test_a_rate_is_kept_over_a_restart(stage: Stage) -> None:
     assert len(far.arrivals) == 40
 
 
+async def test_a_token_that_comes_just_after_it_was_asked_for_is_not_waited_for(stage: Stage) -> None:
+    far = Clockwork(lambda: stage.world.moment)
+    stage.targets = far
+    await stage.start()
+    await stage.target("one", rate=10)
+    await stage.route("all", "one")
+    await stage.aliases(5)
+    await pass_time(stage, far, 0.01, tick=0.01)
+    engine = stage.engine
+    stage.world.moment += timedelta(seconds=0.05)
+    assert engine.take() == [], "half of a token is there"
+    wait = engine.next_wake()
+    assert 0 < wait < 0.1
+    stage.world.moment += timedelta(seconds=wait + 0.001)
+    assert engine.next_wake() == 0.0, "it has come meanwhile: nobody else would say so"
+
+
 async def test_one_target_never_has_more_under_way_than_its_part(stage: Stage) -> None:
     far = Clockwork(lambda: stage.world.moment)
     stage.targets = far
