@@ -681,10 +681,10 @@ async def test_what_was_still_to_go_to_a_dropped_lane_never_counts_as_arrived(st
         for name in ("waits", "arrived", "standing")
     )
     rows = (row(11, "a", session_id="waits"), row(12, "b", session_id="standing"))
-    await store.apply(Settlements(lanes=(lane(),), upserts=rows, sessions=sessions))
+    await store.apply(Settlements(lanes=(lane(position=Position(12, 1)),), upserts=rows, sessions=sessions))
     await store.apply(Settlements(dropped_lanes=("lane-one",)))
-    states = {session.session_id: session.state for session in await store.sessions()}
-    assert states == {"waits": "cancelled", "arrived": "running", "standing": "running"}
+    gone = {session.session_id: session.gone for session in await store.sessions()}
+    assert gone == {"waits": ("system/one",), "arrived": (), "standing": ()}
 
 
 # --- order, commands, clocks ------------------------------------------------------------------------------------------

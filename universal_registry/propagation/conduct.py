@@ -11,14 +11,23 @@ from msgspec.structs import replace
 
 from universal_registry.kernel.world import World
 from universal_registry.propagation.gate import EXPIRED, Gate
-from universal_registry.propagation.lane import Control, Keep, Position, Session, Settlements, Verb
+from universal_registry.propagation.lane import (
+    ENDED,
+    Control,
+    Keep,
+    Position,
+    Session,
+    Settlements,
+    Verb,
+    ending,
+)
 from universal_registry.propagation.ports import LaneQueries, SessionStore
 from universal_registry.propagation.progress import Progress
 from universal_registry.propagation.window import LaneRun
 
-ENDED = ("succeeded", "partial", "failed", "cancelled", "expired")
 _BEGINNING = Position(0, -1)
 _AT_ONCE = 500
+_NAMED = 5
 _SWEEP_SECONDS = 1.0
 _REST = 4  # times what a look at the hops took: so much of the time is left to everything else
 
@@ -139,13 +148,12 @@ def concluded(session: Session, statuses: Sequence[str], now: datetime) -> Sessi
 
 def _ending(session: Session, statuses: Sequence[str]) -> tuple[str, str]:
     counts = ", ".join(f"{statuses.count(each)} {each}" for each in dict.fromkeys(statuses))
-    if all(status == "executed" for status in statuses):
-        return "succeeded", counts
-    if session.state == "draining":
+    state = ending(len(statuses), statuses.count("executed"), statuses.count("failed"))
+    if session.state == "draining" and state != "succeeded":
         return "expired" if session.reason == EXPIRED else "cancelled", f"{session.reason}: {counts}"
-    if "executed" in statuses:
-        return "partial", counts
-    return "failed" if "failed" in statuses else "cancelled", counts
+    if session.gone:
+        counts += f"; removed: {', '.join(session.gone[:_NAMED])}"
+    return state, counts
 
 
 def _told(session: Session, control: Control, now: datetime) -> Session:

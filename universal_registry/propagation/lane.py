@@ -225,6 +225,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     `targets` are "namespace/name". `state`, and why it is so (`reason`): standing: planned | syncing | in_sync |
     degraded | paused | cancelled; one-shot: planned -> running <-> paused -> draining -> succeeded | partial | failed |
     cancelled | expired. What its deliveries say is newer than this. After `deadline` nothing more of it is sent.
+    `gone`: those of the targets that were removed before they got what a one-shot session had for them; the store's to
+    keep.
     """
 
     session_id: str
@@ -238,6 +240,22 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     last_activity: datetime
     reason: str = ""
     deadline: datetime | None = None
+    gone: tuple[str, ...] = ()
+
+
+FINAL = ("succeeded", "cancelled", "expired")
+"""States that nothing changes any more."""
+ENDED = (*FINAL, "partial", "failed")
+"""What one-shot sessions end in; a dead delivery that is sent again takes the last two back."""
+
+
+def ending(targets: int, got: int, failed: int) -> str:
+    """How a one-shot session has ended of whose targets so many got it, and so many it was given up for."""
+    if got == targets:
+        return "succeeded"
+    if got:
+        return "partial"
+    return "failed" if failed else "cancelled"
 
 
 class Transition(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,7 +12,17 @@ from universal_registry.kernel.ids import SYSTEM_NAMESPACE, Key
 from universal_registry.log.change import Change, Op
 from universal_registry.propagation.gate import Gate
 from universal_registry.propagation.inventory import Inventory
-from universal_registry.propagation.lane import LIVE_STATES, WHOLE, Delivery, DeliveryState, Keep, Position, Session
+from universal_registry.propagation.lane import (
+    FINAL,
+    LIVE_STATES,
+    WHOLE,
+    Delivery,
+    DeliveryState,
+    Keep,
+    Position,
+    Session,
+    ending,
+)
 from universal_registry.propagation.modes import MODES
 from universal_registry.propagation.plan import Event, event_of
 from universal_registry.propagation.ports import LaneQueries, SessionStore
@@ -24,7 +34,6 @@ from universal_registry.registry.service import RegistryService
 _ROWS = 1000
 _PAGE = 500
 _SHOWN = (*LIVE_STATES, DeliveryState.DEAD, DeliveryState.CANCELLED)
-_ENDED = ("succeeded", "cancelled", "expired")
 
 
 class Store(LaneQueries, SessionStore, Protocol):
@@ -129,6 +138,9 @@ def _one_shot(inventory: Inventory, session: Session, rows: Sequence[Delivery], 
     targets, mine = [], _by_address(inventory, rows)
     paused, ended = gate.paused.get(session.session_id, ""), gate.ended.get(session.session_id, "")
     for address in session.targets:
+        if address in session.gone:
+            targets.append({"target": address, "state": "cancelled", "reason": "it was removed", **_counts(())})
+            continue
         lane, held = inventory.lane(address), inventory.held(address)
         repeating = lane is not None and lane.backfill is not None and lane.backfill.route_uid == session.session_id
         passed = lane is not None and not repeating and inventory.position(lane) >= Position(session.revision, 0)
@@ -137,7 +149,7 @@ def _one_shot(inventory: Inventory, session: Session, rows: Sequence[Delivery], 
         elif passed:
             read = "delivered"
         else:
-            read = "cancelled" if ended or session.state in _ENDED or session.standing else "waiting"
+            read = "cancelled" if ended or session.state in FINAL or session.standing else "waiting"
         targets.append(_target(address, mine.get(address, ()), held or paused, read))
     _stopped(targets, mine)
     states = [str(each["state"]) for each in targets]
@@ -198,7 +210,7 @@ def _stopped(targets: Sequence[dict[str, Any]], mine: Mapping[str, Sequence[Deli
 
 
 def _overall(session: Session, states: Sequence[str], paused: str, ended: str) -> str:
-    if session.state in _ENDED:
+    if session.state in FINAL:
         return session.state
     undone = any(state in ("waiting", "held") for state in states)
     if ended:
@@ -207,11 +219,7 @@ def _overall(session: Session, states: Sequence[str], paused: str, ended: str) -
         return session.state
     if undone:
         return "paused" if paused else "running"
-    if all(state == "delivered" for state in states):
-        return "succeeded"
-    if "delivered" in states:
-        return "partial"
-    return "failed" if "dead" in states else "cancelled"
+    return ending(len(states), states.count("delivered"), states.count("dead"))
 
 
 def _counts(rows: Sequence[Delivery]) -> dict[str, int]:

@@ -193,7 +193,7 @@ def session_target_rows(session: Session) -> list[tuple[Any, ...]]:
 
 
 def session_from(row: Row) -> Session:
-    """A row of the query session or sessions."""
+    """A row of the query session, sessions or open_sessions."""
     return Session(
         session_id=row[0],
         mode=row[1],
@@ -206,6 +206,7 @@ def session_from(row: Row) -> Session:
         last_activity=datetime.fromisoformat(row[8]),
         reason=row[9],
         deadline=_time(row[10]),
+        gone=tuple(orjson.loads(row[11])),
     )
 
 

@@ -256,7 +256,7 @@ class PgLanes:
 
     async def open_sessions(self, after: str, limit: int) -> Sequence[tuple[Session, Sequence[str]]]:
         rows = await self._db.fetch(self._sql["open_sessions"], after, limit)
-        return [(session_from(row), tuple(orjson.loads(row[11]))) for row in rows]
+        return [(session_from(row), tuple(orjson.loads(row[12]))) for row in rows]
 
     async def transitions(self, session_id: str) -> Sequence[Transition]:
         return [transition_from(row) for row in await self._db.fetch(self._sql["transitions"], session_id)]

@@ -110,7 +110,7 @@ class SqliteLanes:
         async with self._db.transaction():
             ours, dropped = self._admitted(settlements)
             many, sql = self._db.executemany, self._sql
-            many(sql["cancel_sessions_of_lane"], [(lane_id,) for lane_id in dropped])
+            many(sql["lose_target"], [{"lane": lane_id} for lane_id in dropped])
             many(sql["drop_lane"], [(lane_id,) for lane_id in dropped])
             many(sql["put_lane"], [lane_row(lane) for lane in settlements.lanes if lane.lane_id in ours])
             many(sql["put_delivery"], [delivery_row(row) for row in settlements.upserts if row.lane_id in ours])
@@ -248,7 +248,7 @@ class SqliteLanes:
     async def open_sessions(self, after: str, limit: int) -> Sequence[tuple[Session, Sequence[str]]]:
         where = {"after": after, "limit": limit}
         rows = await self._db.scan(lambda read: read(self._sql["open_sessions"], where))
-        return [(session_from(row), tuple(orjson.loads(row[11]))) for row in rows]
+        return [(session_from(row), tuple(orjson.loads(row[12]))) for row in rows]
 
     async def transitions(self, session_id: str) -> Sequence[Transition]:
         return [transition_from(row) for row in self._db.read(self._sql["transitions"], (session_id,))]

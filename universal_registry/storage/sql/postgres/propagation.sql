@@ -120,7 +120,9 @@ FROM propagation.attempts WHERE delivery_id = $1 ORDER BY id;
 SELECT s.session_id, s.mode, s.source,
        coalesce((SELECT json_agg(t.target_namespace || '/' || t.target_name ORDER BY t.place)
                  FROM propagation.session_targets AS t WHERE t.session_id = s.session_id), '[]')::text,
-       s.standing, s.state, s.revision, s.created_at, s.last_activity, s.reason, s.deadline
+       s.standing, s.state, s.revision, s.created_at, s.last_activity, s.reason, s.deadline,
+       coalesce((SELECT json_agg(t.target_namespace || '/' || t.target_name) FROM propagation.session_targets AS t
+                 WHERE t.session_id = s.session_id AND t.gone = 1), '[]')::text
 FROM propagation.sessions AS s ORDER BY s.created_at, s.session_id;
 
 -- name: session
@@ -128,7 +130,9 @@ FROM propagation.sessions AS s ORDER BY s.created_at, s.session_id;
 SELECT s.session_id, s.mode, s.source,
        coalesce((SELECT json_agg(t.target_namespace || '/' || t.target_name ORDER BY t.place)
                  FROM propagation.session_targets AS t WHERE t.session_id = s.session_id), '[]')::text,
-       s.standing, s.state, s.revision, s.created_at, s.last_activity, s.reason, s.deadline
+       s.standing, s.state, s.revision, s.created_at, s.last_activity, s.reason, s.deadline,
+       coalesce((SELECT json_agg(t.target_namespace || '/' || t.target_name) FROM propagation.session_targets AS t
+                 WHERE t.session_id = s.session_id AND t.gone = 1), '[]')::text
 FROM propagation.sessions AS s WHERE s.session_id = $1;
 
 -- name: oldest
@@ -157,6 +161,8 @@ SELECT s.session_id, s.mode, s.source,
        coalesce((SELECT json_agg(t.target_namespace || '/' || t.target_name ORDER BY t.place)
                  FROM propagation.session_targets AS t WHERE t.session_id = s.session_id), '[]')::text,
        s.standing, s.state, s.revision, s.created_at, s.last_activity, s.reason, s.deadline,
+       coalesce((SELECT json_agg(t.target_namespace || '/' || t.target_name) FROM propagation.session_targets AS t
+                 WHERE t.session_id = s.session_id AND t.gone = 1), '[]')::text,
        coalesce((SELECT json_agg(p.status) FROM propagation.session_progress AS p
                  WHERE p.session_id = s.session_id), '[]')::text
 FROM propagation.sessions AS s

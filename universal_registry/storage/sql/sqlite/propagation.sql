@@ -29,10 +29,20 @@ ON CONFLICT (lane_id) DO UPDATE SET
     last_failure_at = excluded.last_failure_at, last_error = excluded.last_error, guard = excluded.guard,
     ordering = excluded.ordering;
 
--- name: cancel_sessions_of_lane
--- One-shot sessions of which something was still to go to a lane that is dropped: that will never arrive.
-UPDATE sessions SET state = 'cancelled', reason = 'a target was removed'
-WHERE standing = 0 AND state NOT IN ('succeeded', 'expired') AND session_id IN (SELECT session_id FROM deliveries WHERE lane_id = ? AND live = 1);
+-- name: lose_target
+-- A lane is dropped: what one-shot sessions still had for it will never arrive, be it a row or not yet planned.
+UPDATE session_targets SET gone = 1
+WHERE EXISTS (
+    SELECT 1 FROM lanes AS l WHERE l.lane_id = :lane
+      AND l.target_namespace = session_targets.target_namespace AND l.target_name = session_targets.target_name
+) AND session_id IN (
+    SELECT s.session_id FROM deliveries AS d JOIN sessions AS s ON s.session_id = d.session_id
+    WHERE d.lane_id = :lane AND d.live = 1 AND s.standing = 0
+    UNION
+    SELECT s.session_id FROM sessions AS s INDEXED BY sessions_open, lanes AS l
+    WHERE s.standing = 0 AND s.state IN ('planned', 'running', 'paused', 'draining') AND l.lane_id = :lane
+      AND ((l.position_revision, l.position_seq) < (s.revision, 0) OR l.backfill_route = s.session_id)
+);
 
 -- name: drop_lane
 -- A lane; its rows and attempts go with it by their foreign keys.
@@ -238,7 +248,9 @@ SELECT s.session_id, s.mode, s.source,
        (SELECT json_group_array(target) FROM (
            SELECT t.target_namespace || '/' || t.target_name AS target FROM session_targets AS t
            WHERE t.session_id = s.session_id ORDER BY t.place)) AS targets,
-       s.standing, s.state, s.revision, s.created_at, s.last_activity, s.reason, s.deadline
+       s.standing, s.state, s.revision, s.created_at, s.last_activity, s.reason, s.deadline,
+       (SELECT json_group_array(t.target_namespace || '/' || t.target_name) FROM session_targets AS t
+        WHERE t.session_id = s.session_id AND t.gone = 1) AS gone
 FROM sessions AS s ORDER BY s.created_at, s.session_id;
 
 -- name: session
@@ -247,7 +259,9 @@ SELECT s.session_id, s.mode, s.source,
        (SELECT json_group_array(target) FROM (
            SELECT t.target_namespace || '/' || t.target_name AS target FROM session_targets AS t
            WHERE t.session_id = s.session_id ORDER BY t.place)) AS targets,
-       s.standing, s.state, s.revision, s.created_at, s.last_activity, s.reason, s.deadline
+       s.standing, s.state, s.revision, s.created_at, s.last_activity, s.reason, s.deadline,
+       (SELECT json_group_array(t.target_namespace || '/' || t.target_name) FROM session_targets AS t
+        WHERE t.session_id = s.session_id AND t.gone = 1) AS gone
 FROM sessions AS s WHERE s.session_id = ?;
 
 -- name: oldest
@@ -274,6 +288,8 @@ SELECT s.session_id, s.mode, s.source,
            SELECT t.target_namespace || '/' || t.target_name AS target FROM session_targets AS t
            WHERE t.session_id = s.session_id ORDER BY t.place)) AS targets,
        s.standing, s.state, s.revision, s.created_at, s.last_activity, s.reason, s.deadline,
+       (SELECT json_group_array(t.target_namespace || '/' || t.target_name) FROM session_targets AS t
+        WHERE t.session_id = s.session_id AND t.gone = 1) AS gone,
        (SELECT json_group_array(p.status) FROM session_progress AS p WHERE p.session_id = s.session_id) AS statuses
 FROM sessions AS s INDEXED BY sessions_open
 WHERE s.standing = 0 AND s.state IN ('planned', 'running', 'paused', 'draining') AND s.session_id > :after
