@@ -349,11 +349,12 @@ async def test_a_delivery_that_is_sent_again_opens_its_session_again(store: Stor
     assert (found.state, found.reason) == ("running", "sent again by ann")
 
 
-async def test_a_target_removed_before_it_got_its_part_is_gone_and_a_namesake_does_not_bring_it_back(store: Store) -> None:
+async def test_a_target_removed_before_it_got_its_part_is_gone_and_a_namesake_is_another(store: Store) -> None:
     await store.claim("boot-1", NOW, LEASE)
-    sessions = (session("held"), session("unplanned", revision=30), session("arrived"), session("standing", standing=True))
+    one_shot = (session("held"), session("unplanned", revision=30), session("arrived"))
     waits = (row(5, "a", session_id="held"), row(6, "b", session_id="standing"))
-    await store.apply(Settlements(lanes=(lane(), lane("two")), upserts=waits, sessions=sessions))
+    await store.apply(Settlements(lanes=(lane(), lane("two")), upserts=waits))
+    await store.apply(Settlements(sessions=(*one_shot, session("standing", standing=True))))
     await store.apply(Settlements(dropped_lanes=("lane-one",)))
     await store.apply(Settlements(lanes=(lane(lane_id="lane-new", target_uid="new", position=Position(40, 0)),)))
     found = {each.session_id: (each.state, each.gone) for each in await store.sessions()}
