@@ -70,8 +70,10 @@ def load(flags: Mapping[str, object] | None = None, environ: Mapping[str, str] |
         origins |= their_origins
     for name in layers.keys() - origins.keys():
         warnings.append(f"{layers[name].origin}: no setting is called {name}{_meant(name, list(origins))}")
+    settings = Settings(**values, database=database)
+    check_listen(settings, origins)
     return Loaded(
-        settings=Settings(**values, database=database),
+        settings=settings,
         origins=origins | ({"database": PREFIX + "DB_HOST"} if database else {}),
         warnings=tuple(warnings),
         runtime_dir=runtime_dir(environ),
@@ -126,6 +128,14 @@ def runtime_dir(environ: Mapping[str, str] | None = None) -> Path:
     return Path("/tmp")  # noqa: S108 - the name below it is hashed and the folder is ours alone
 
 
+def state_dir(environ: Mapping[str, str] | None = None) -> Path:
+    """Where is kept what must not be restored or copied together with a home."""
+    environ = os.environ if environ is None else environ
+    state = environ.get("XDG_STATE_HOME", "")
+    base = Path(state) if state.startswith("/") else _user_home(environ) / ".local" / "state"
+    return base / "universal-registry"
+
+
 def _user_home(environ: Mapping[str, str]) -> Path:
     home = environ.get("HOME", "")
     return Path(home) if home.startswith("/") else Path(os.path.expanduser("~"))
@@ -133,8 +143,10 @@ def _user_home(environ: Mapping[str, str]) -> Path:
 
 def _absolute(given: Given, name: str, environ: Mapping[str, str], *, relative: bool = False) -> Path:
     text = os.fspath(given.value) if isinstance(given.value, str | Path) else ""
-    if not text or "\0" in text:
-        raise _bad(name, given, "a folder" if name == "home" else "a path")
+    is_utf8 = text.isascii() or text == text.encode(errors="replace").decode()
+    if not text or "\0" in text or not is_utf8:
+        wanted = "a folder" if name == "home" else "a path"
+        raise _bad(name, given, wanted if is_utf8 else wanted + " whose name is UTF-8")
     if text == "~" or text.startswith("~/"):
         text = str(_user_home(environ)) + text[1:]
     return Path(os.path.normpath(text) if relative else os.path.abspath(text))
@@ -258,6 +270,8 @@ def _convert(name: str, item: Field[Any], given: Given) -> object:
             return _algorithm(name, given)
         case "str" if name.startswith("encryption.key_"):
             return str(_absolute(given, name, {}, relative=True)) if given.value != "" else ""
+        case "str" if name == "stream_origins":
+            return _origins(name, given)
         case "str" if name == "listen":
             host, port = parse_listen(given.value, given.origin)
             return _joined(host, port) if host else ""
@@ -312,8 +326,24 @@ def _algorithm(name: str, given: Given) -> str:
     return "Fernet"
 
 
+def _origins(name: str, given: Given) -> str:
+    words = [word.strip().lower() for word in str(given.value).split(",") if word.strip()]
+    if not all(re.fullmatch(r"https?://[a-z0-9.\-]+(:[0-9]{1,5})?", word) for word in words):
+        raise _bad(name, given, "origins with commas between, as https://a.example")
+    return ",".join(words)
+
+
+def check_listen(settings: Settings, origins: Mapping[str, str]) -> None:
+    """Beyond this machine only TLS is spoken, since tokens must not go in clear. Raises SettingError."""
+    if settings.listen and settings.tls_cert is None:
+        host, _ = parse_listen(settings.listen)
+        if not _is_loopback(host):
+            given = Given(settings.listen, origins.get("listen", "--listen"))
+            raise _bad("listen", given, "127.0.0.1, [::1] or localhost; or set tls_cert: tokens must not go in clear")
+
+
 def parse_listen(value: object, origin: str = "--listen") -> tuple[str, int]:
-    """HOST and PORT of an address to listen on; ("", 0) for none. Only loopback: there is no TLS yet. SettingError."""
+    """HOST and PORT of an address to listen on; ("", 0) for none. Raises SettingError."""
     given = Given(value, origin)
     if value == "":
         return "", 0
@@ -321,8 +351,6 @@ def parse_listen(value: object, origin: str = "--listen") -> tuple[str, int]:
     if match is None or int(match[3]) > 65535:
         raise _bad("listen", given, "HOST:PORT with a port from 0 to 65535, as 127.0.0.1:8080")
     host = match[1] or match[2]
-    if not _is_loopback(host):
-        raise _bad("listen", given, "127.0.0.1, [::1] or localhost: TLS is not built, and tokens must not go in clear")
     return host, int(match[3])
 
 

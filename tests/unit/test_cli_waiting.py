@@ -11,13 +11,14 @@ from universal_registry.kernel.errors import PartlyDelivered, Refused, RegistryE
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("30s", 30), ("500ms", 0.5), ("2m", 120), ("1h", 3600), ("7", 7), ("0.5", 0.5), ("0s", 0)]
+    ("text", "value"),
+    [("30s", 30), ("500ms", 0.5), ("2m", 120), ("1h", 3600), ("7d", 604_800), ("7", 7), ("0.5", 0.5), ("0s", 0)],
 )
 def test_durations(text: str, value: float) -> None:
     assert seconds(text) == value
 
 
-@pytest.mark.parametrize("text", ["", "s", "-1s", "1d", "1e3", "nan", "٣s", "9999999", "1s2"])
+@pytest.mark.parametrize("text", ["", "s", "-1s", "1w", "1e3", "nan", "٣s", "9999999", "1s2"])
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(UsageError):
         seconds(text)
@@ -54,6 +55,7 @@ def test_what_is_worth_waiting_for(state: str, reason: str, final: bool) -> None
         (["dead", "dead"], RegistryError, 1),
         (["waiting"], TimedOut, 124),
         (["dead", "syncing"], TimedOut, 124),
+        (["dead", "cancelled"], RegistryError, 1),
     ],
 )
 def test_the_verdict(states: list[str], error: type[RegistryError] | None, exit_code: int) -> None:
@@ -102,3 +104,10 @@ def test_what_wait_cannot_say(text: str) -> None:
 def test_stragglers_are_named() -> None:
     found = {"targets": [target("delivered", ""), {**target("waiting", ""), "target": "system/late"}]}
     assert stragglers(found) == "1 delivered, 1 waiting (late)"
+
+
+def test_a_chain_that_has_stopped_is_given_up_and_not_late() -> None:
+    stopped = [target("dead", "rejected: 400"), target("held", "stopped: t was given up")]
+    found = verdict({"session": "s", "targets": stopped}, Wait(5))
+    assert found is not None
+    assert (found.exit_code, found.message) == (1, "given up: t, t")

@@ -10,6 +10,7 @@ import msgspec
 from universal_registry.api.context import Call, Context, body_as
 from universal_registry.api.http import Response, json_response
 from universal_registry.propagation.command import Action
+from universal_registry.propagation.telling import LONGEST
 
 
 class TellBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -45,10 +46,15 @@ async def tell_target(context: Context, call: Call) -> Response:
         call.params["name"],
         _ACTIONS[body.action],
         actor=call.who,
-        duration=None if body.seconds is None else timedelta(seconds=body.seconds),
+        duration=None if body.seconds is None else _duration(body.seconds),
         reason=body.reason,
     )
     return json_response(told)
+
+
+def _duration(seconds: float) -> timedelta:
+    """As it is within what is allowed; beyond, something that is refused: not every number makes a timedelta."""
+    return timedelta(seconds=max(0.0, min(seconds, 2 * LONGEST.total_seconds())))
 
 
 async def redrive(context: Context, call: Call) -> Response:

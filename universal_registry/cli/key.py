@@ -276,7 +276,7 @@ def backup(file: str, passphrase_file: str | None) -> None:
 def restore(file: str, passphrase_file: str | None) -> None:
     """Put the keys of a backup back where they belong. Nothing is written unless the store was sealed with one of them.
 
-    A key that stands there already is kept, in config/keys/. Without a store, the keys are for one that comes.
+    What stands there already is kept, in config/keys/. Without a store, the keys are for one that comes.
     """
     from universal_registry.cli.reading import read_file
     from universal_registry.security.key_backup import unwrap_keys
@@ -287,7 +287,7 @@ def restore(file: str, passphrase_file: str | None) -> None:
     files = _files()
     for kid in sorted(ring.keys.keys() - {ring.primary}):
         files.keep(ring.key(kid))
-    files.make_primary(ring.key(ring.primary))
+    files.make_primary(ring.key(ring.primary), restoring=True)
     tell(f"{_counted(ring)} restored; key {ring.primary} seals")
     if expected is None:
         note("there is no store here yet: put its backup back, or `ureg init` makes a new one with this key")

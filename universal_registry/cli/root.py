@@ -87,7 +87,7 @@ def run(words: list[str]) -> int:
 
 
 def _usage(error: click.ClickException) -> UsageError:
-    message = error.format_message().strip()
+    message = " ".join(error.format_message().split())  # click breaks some of its messages into lines
     message = message[:1].lower() + message[1:] if not message.startswith("ureg") else message
     context = getattr(error, "ctx", None)
     hint = None if message.endswith((")", "?")) or context is None else f"see: {context.command_path} --help"

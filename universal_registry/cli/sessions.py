@@ -127,7 +127,8 @@ def replay(
     if output == "json":
         write(json_text(found, indent=2))
     elif dry_run:
-        tell(f"would send {found['total']} deliveries of revisions {found['since'] + 1} to {found['until']}")
+        count = "1 delivery" if found["total"] == 1 else f"{found['total']} deliveries"
+        tell(f"would send {count} of revisions {found['since'] + 1} to {found['until']}")
         for address, count in found["deliveries"].items():
             tell(f"  to {short_target(address)}: {count}")
     else:

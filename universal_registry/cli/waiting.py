@@ -16,8 +16,8 @@ from universal_registry.kernel.errors import PartlyDelivered, Refused, RegistryE
 DEFAULT = "30s"
 _DONE = frozenset({"in_sync", "delivered"})
 _ENDED = frozenset({"dead", "cancelled", "planned"})
-_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "ms": 0.001}
-_DURATION = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(ms|s|m|h|)", re.ASCII)
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "ms": 0.001}
+_DURATION = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(ms|s|m|h|d|)", re.ASCII)
 _FIRST_LOOK, _LAST_LOOK = 0.02, 0.25
 # Reasons that no time heals: somebody has to do something first.
 _LASTING = ("no address", "paused", "no such target", "gone", "stopped", "disabled")
@@ -43,7 +43,7 @@ def wait_for(text: str | None) -> Wait | None:
 
 
 def seconds(text: str, option: str = "--wait") -> float:
-    """`30s`, `500ms`, `2m`, `1h` or a plain number of seconds. Raises UsageError."""
+    """`30s`, `500ms`, `2m`, `1h`, `7d` or a plain number of seconds. Raises UsageError."""
     match = _DURATION.fullmatch(text.strip())
     if match is None:
         raise UsageError(f"{option} is {text!r:.40}", hint="such as 30s, 500ms or 2m")
@@ -103,11 +103,11 @@ def verdict(found: dict[str, Any], wait: Wait) -> RegistryError | None:
     states = {target["state"] for target in behind}
     if states <= {"held", "planned"}:
         return Refused(f"held: {names}", hint=hint)
-    if states == {"dead"}:
+    if not all(is_final(target) for target in behind):
+        return TimedOut(f"not there after {wait.seconds:g} s: {names}", hint=hint)
+    if "dead" in states:
         return RegistryError(f"given up: {names}", hint=hint)
-    if states == {"cancelled"}:
-        return Refused(f"cancelled: {names}", hint=hint)
-    return TimedOut(f"not there after {wait.seconds:g} s: {names}", hint=hint)
+    return Refused(f"cancelled: {names}", hint=hint)
 
 
 def stragglers(found: dict[str, Any]) -> str:

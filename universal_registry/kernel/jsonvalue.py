@@ -1,4 +1,4 @@
-"""The type of plain JSON data, and its one canonical form."""
+"""Plain JSON data: the names of its types, and its one canonical form."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from typing import Any
 import orjson
 
 type_name = {str: "string", bool: "boolean", int: "integer", float: "number", dict: "object", list: "array"}
-
-Json = dict[str, Any] | list[Any] | str | int | float | bool | None
 
 
 def canonical(value: Any) -> bytes:

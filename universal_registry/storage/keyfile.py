@@ -88,19 +88,31 @@ class KeyFiles:
         except OSError as error:
             _fail(error, folder)
 
-    def make_primary(self, key: bytes) -> None:
-        """Put a key into the key file; the one that was there is kept in `keys/` first. Raises as `keep`."""
+    def make_primary(self, key: bytes, *, restoring: bool = False) -> None:
+        """Put a key into the key file; the one that was there is kept in `keys/` first. Raises as `keep`, and
+        KeyMismatch when no key was there: only when `restoring` is that put aside, since the key that it was may be
+        in a daemon's memory and nowhere else."""
         if self.mounted is not None:
             raise ReadOnlyStore(f"{self.mounted} is not ours to write", hint="replace it where it comes from")
         try:
             private_folder(self.path.parent)
             if _exists(self.path):
-                if (before := _read(self.path)) == key:
+                text = _read_text(self.path)
+                if restoring and not _holds_key(text):
+                    self._put_aside(text)
+                elif (before := _parsed(self.path, text)) == key:
                     return
-                self.keep(before)
+                else:
+                    self.keep(before)
             _replace(self.path, key, self._world.new_id())
         except OSError as error:
             _fail(error, self.path)
+
+    def _put_aside(self, text: bytes) -> None:
+        """Into `keys/`, under a name that is never read as a key's."""
+        folder = self.path.parent / "keys"
+        private_folder(folder)
+        _create(folder / f"{self._world.new_id()}.bad", text, self._world.new_id())
 
     def drop(self, kid: str) -> None:
         """Remove the files in `keys/` that hold this key. Raises as `keep`."""
@@ -212,7 +224,12 @@ def _older(folder: Path) -> list[Path]:
 
 
 def _read(path: Path) -> bytes:
-    """The key in a file that is regular, ours and closed to others. What was checked is what is read."""
+    """The key in a file, which must hold one."""
+    return _parsed(path, _read_text(path))
+
+
+def _read_text(path: Path) -> bytes:
+    """What is in a file that is regular, ours and closed to others. What was checked is what is read."""
     try:
         # O_NONBLOCK: a FIFO in its place must not hang us.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -225,10 +242,17 @@ def _read(path: Path) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise KeyMismatch(f"{path} is not a regular file", hint="put the key file there")
         _check_private(path, status, "600")
-        text = os.read(descriptor, _MOST_BYTES)
+        return os.read(descriptor, _MOST_BYTES)
     finally:
         os.close(descriptor)
-    return _parsed(path, text)
+
+
+def _holds_key(text: bytes) -> bool:
+    try:
+        parse_key(text)
+    except Invalid:
+        return False
+    return True
 
 
 def _parsed(path: Path, text: bytes) -> bytes:
@@ -236,7 +260,8 @@ def _parsed(path: Path, text: bytes) -> bytes:
         return parse_key(text)
     except Invalid as error:
         raise KeyMismatch(
-            f"{path} does not hold a key: {error.message}", hint="restore it from your backup; it was left as it is"
+            f"{path} does not hold a key: {error.message}",
+            hint="put your backup back: ureg key restore FILE; it was left as it is",
         ) from None
 
 

@@ -22,11 +22,13 @@ class Holder(msgspec.Struct, frozen=True):
 
 
 class StoreLock:
-    """An flock on `run/ureg.lock`; it goes with the process, however that ends. The file's text names the holder."""
+    """An flock on the home folder and on `run/ureg.lock` in it; it goes with the process, however that ends. The file's
+    text names the holder; the folder cannot be removed and made anew under a living holder, as the file can."""
 
-    def __init__(self, path: Path, descriptor: int) -> None:
+    def __init__(self, path: Path, descriptor: int, folder: int | None) -> None:
         self.path = path
         self._descriptor = descriptor
+        self._folder = folder
 
     @classmethod
     def acquire(cls, path: Path, *, role: str, wait: float = 0.0) -> StoreLock:
@@ -37,14 +39,17 @@ class StoreLock:
         except OSError as error:
             raise ReadOnlyStore(f"{path} cannot be made: {error.strerror}", hint="choose a writable --home") from None
         deadline = time.monotonic() + wait
+        folder: int | None = None
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                folder = _lock_folder(path.parent.parent)
                 break
             except OSError:
                 if time.monotonic() >= deadline:
                     os.close(descriptor)
                     raise _locked(path) from None
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
                 time.sleep(_RETRY_SECONDS)
         try:
             os.ftruncate(descriptor, 0)
@@ -52,12 +57,28 @@ class StoreLock:
         except OSError:
             # A full disk must not keep the owner out; only the name of the holder is lost.
             os.ftruncate(descriptor, 0)
-        return cls(path, descriptor)
+        return cls(path, descriptor, folder)
 
     def release(self) -> None:
         """Let go. The file stays, empty: removing it would let two processes lock two files of one name."""
         os.ftruncate(self._descriptor, 0)
         os.close(self._descriptor)
+        if self._folder is not None:
+            os.close(self._folder)
+
+
+def _lock_folder(folder: Path) -> int | None:
+    """The locked folder; None on file systems that lock no folders. Raises BlockingIOError when another holds it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def read_holder(path: Path) -> Holder | None:

@@ -144,6 +144,19 @@ def test_a_foreign_key_that_stands_there_is_kept(ureg: Ureg) -> None:
     assert kept.read_bytes().strip() == foreign
 
 
+@pytest.mark.parametrize("text", [b"", b"no key at all\n", b"\xff" * 44])
+def test_a_key_file_that_holds_no_key_is_put_aside(ureg: Ureg, text: bytes) -> None:
+    filled(ureg)
+    ureg("key", "backup", "keys.backup", stdin=PASSPHRASE)
+    (ureg.home / "config" / "encryption.key").write_bytes(text)
+    done = ureg("get", "secret", code=5)
+    assert "ureg key restore FILE" in done.stderr
+    ureg("key", "restore", "keys.backup", stdin=PASSPHRASE)
+    assert opens(ureg)
+    (kept,) = (ureg.home / "config" / "keys").iterdir()
+    assert kept.read_bytes() == text
+
+
 @pytest.mark.parametrize("text", ["", "\n", "short\n"])
 def test_a_passphrase_that_is_none_is_refused(ureg: Ureg, text: str) -> None:
     filled(ureg)
