@@ -26,15 +26,15 @@ def measure(folder: Path, *, rounds: int, quick: bool) -> list[Line]:
         sink = stack.enter_context(receiver(folder))
         tiny, small, large = (folder / name for name in ("tiny", "small", "large"))
         say(f"costs: a store of {2 * half:,} records")
-        on_uvloop(_fill(tiny, "default", SMALL))
-        on_uvloop(_fill(large, "other", half))
+        on_uvloop(fill_records(tiny, "default", SMALL))
+        on_uvloop(fill_records(large, "other", half))
         for home in (small, large):
             with_target(home, sink)
-        on_uvloop(_fill(large, "default", half))
+        on_uvloop(fill_records(large, "default", half))
         few, many = [], []
         for turn in range(rounds):
             say("costs: deliveries")
-            on_uvloop(_fill(small, "default", BURST, first=(turn + 1) * 1_000_000, names=BURST))
+            on_uvloop(fill_records(small, "default", BURST, first=(turn + 1) * 1_000_000, names=BURST))
             few.append(_delivered(small, sink))
             many.append(_delivered(large, sink))
         cheap, dear = _write_rates(tiny, large, half, rounds)
@@ -51,7 +51,7 @@ def measure(folder: Path, *, rounds: int, quick: bool) -> list[Line]:
     ]  # fmt: skip
 
 
-async def _fill(home: Path, namespace: str, number: int, *, first: int = 0, names: int | None = None) -> None:
+async def fill_records(home: Path, namespace: str, number: int, *, first: int = 0, names: int | None = None) -> None:
     """So many puts in batches of 100, over `names` records."""
     async with opened(home) as app:
         for start in range(first, first + number, 100):

@@ -45,9 +45,10 @@ class Receiver:
 
 
 @contextlib.contextmanager
-def receiver(folder: Path) -> Iterator[Receiver]:
-    """One for the block."""
-    port = free_port()
-    with running([sys.executable, "-m", "bench.sink", str(port)], folder / "sink.log") as process:
+def receiver(folder: Path, *, port: int | None = None, milliseconds: float = 0.0) -> Iterator[Receiver]:
+    """One for the block, which takes so long for each answer."""
+    port = port or free_port()
+    command = [sys.executable, "-m", "bench.sink", str(port), str(milliseconds)]
+    with running(command, folder / "sink.log") as process:
         await_port(port, process)
         yield Receiver(port)

@@ -1,7 +1,7 @@
 """A receiver that costs next to nothing: answers every POST with 204, and notes what came when.
 
 Its own raw protocol on uvloop. A body that holds `mark:<digits>` is noted by that number, with CLOCK_MONOTONIC.
-GET /reset forgets; GET /dump tells. Run as `python -m bench.sink PORT`.
+GET /reset forgets; GET /dump tells. Run as `python -m bench.sink PORT [MILLISECONDS]`: so long each answer takes.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import re
 import sys
 import time
+from collections import deque
 
 from bench.machine import HOST
 
@@ -20,17 +21,26 @@ _OK = b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n"
 
 
 class Notes:
-    """What came: arrival times in order, the last body's size, how many were signed, and marks."""
+    """What came: arrival times in order, the last body's size, how many were signed, and marks. `open`: how many are
+    not answered yet, and `most_open` at once; `most_in_second`: how many came within one, at most."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
         self.marks: dict[str, float] = {}
         self.bytes = 0
         self.signed = 0
+        self.open = self.most_open = self.most_in_second = 0
+        self._second: deque[float] = deque()
 
     def note(self, head: bytes, body: bytes) -> None:
         now = time.monotonic()
         self.times.append(now)
+        self._second.append(now)
+        while self._second[0] <= now - 1.0:
+            self._second.popleft()
+        self.most_in_second = max(self.most_in_second, len(self._second))
+        self.open += 1
+        self.most_open = max(self.most_open, self.open)
         self.bytes = len(body)
         self.signed += b"webhook-signature" in head.lower()
         if mark := _MARK.search(body):
@@ -45,6 +55,8 @@ class Notes:
                 "marks": self.marks,
                 "bytes": self.bytes,
                 "signed": self.signed,
+                "most_open": self.most_open,
+                "most_in_second": self.most_in_second,
             }
         ).encode()
 
@@ -52,8 +64,9 @@ class Notes:
 class Sink(asyncio.Protocol):
     """One connection."""
 
-    def __init__(self, notes: list[Notes]) -> None:
+    def __init__(self, notes: list[Notes], delay: float) -> None:
         self._notes = notes
+        self._delay = delay
         self._buffer = bytearray()
         self._transport: asyncio.Transport
 
@@ -74,17 +87,24 @@ class Sink(asyncio.Protocol):
     def _answer(self, head: bytes, body: bytes) -> None:
         if head.startswith(b"POST"):
             self._notes[0].note(head, body)
-            self._transport.write(_OK)
+            if self._delay:
+                asyncio.get_running_loop().call_later(self._delay, self._taken, self._notes[0])
+            else:
+                self._taken(self._notes[0])
             return
         if head.startswith(b"GET /reset"):
             self._notes[0] = Notes()
         told = self._notes[0].told() if head.startswith(b"GET /dump") else str(len(self._notes[0].times)).encode()
         self._transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(told), told))
 
+    def _taken(self, notes: Notes) -> None:
+        notes.open -= 1
+        self._transport.write(_OK)
 
-async def _main(port: int) -> None:
-    notes = [Notes()]
-    server = await asyncio.get_running_loop().create_server(lambda: Sink(notes), HOST, port, backlog=1024)
+
+async def _main(port: int, milliseconds: float = 0.0) -> None:
+    notes, delay = [Notes()], milliseconds / 1000
+    server = await asyncio.get_running_loop().create_server(lambda: Sink(notes, delay), HOST, port, backlog=1024)
     await server.serve_forever()
 
 
@@ -92,4 +112,4 @@ if __name__ == "__main__":
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_main(int(sys.argv[1])))
+        runner.run(_main(int(sys.argv[1]), *map(float, sys.argv[2:3])))

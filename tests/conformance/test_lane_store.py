@@ -35,7 +35,7 @@ from universal_registry.propagation.lane import (
     Session,
     Settlements,
 )
-from universal_registry.propagation.ports import Depth, LaneCommands, LaneQueries, LaneStore
+from universal_registry.propagation.ports import Birth, Depth, LaneCommands, LaneQueries, LaneStore
 from universal_registry.storage.database import Database
 from universal_registry.storage.lanes_postgres import PgLanes
 from universal_registry.storage.lanes_sqlite import SqliteLanes
@@ -179,6 +179,23 @@ async def test_an_empty_store_answers_everything_with_nothing(store: Store) -> N
     assert list(await store.sessions()) == []
     assert list(await store.sessions("none")) == []
     await store.apply(Settlements())
+
+
+async def test_a_store_remembers_when_it_was_made_once(engine: Opener, tmp_path: Path) -> None:
+    async with engine(tmp_path) as store:
+        assert await store.birth() is None
+        assert await store.begin(7, NOW)
+        assert not await store.begin(9, LEASE)
+        await store.claim("boot-1", NOW, LEASE)
+    async with engine(tmp_path) as store:
+        assert not await store.begin(11, LEASE)
+        assert await store.birth() == Birth(7, NOW)
+
+
+async def test_a_store_of_an_older_program_is_not_new(store: Store) -> None:
+    await store.claim("boot-1", NOW, LEASE)
+    assert not await store.begin(7, NOW)
+    assert await store.birth() is None
 
 
 async def test_a_lane_keeps_all_of_its_fields(store: Store) -> None:

@@ -14,7 +14,6 @@ from msgspec.structs import replace
 
 from universal_registry.kernel.world import SystemWorld
 from universal_registry.propagation.lane import (
-    Control,
     Delivery,
     DeliveryState,
     Keep,
@@ -22,7 +21,6 @@ from universal_registry.propagation.lane import (
     Position,
     Session,
     Settlements,
-    Verb,
     WaitsFor,
 )
 from universal_registry.propagation.ports import PropagationStore
@@ -35,7 +33,7 @@ Store = PropagationStore
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 LEASE = NOW + timedelta(minutes=1)
 PENDING, SENDING, WAITING, DEAD, CANCELLED = DeliveryState
-HERE, ELSEWHERE = "0123456789ab", "ba9876543210"
+HERE = "0123456789ab"
 _BEGINNING = Position(0, -1)
 Opener = Callable[[Path], AbstractAsyncContextManager[Store]]
 
@@ -114,11 +112,6 @@ async def put(store: Store, *rows: Delivery) -> None:
     await store.apply(Settlements(lanes=(lane(),), upserts=rows))
 
 
-def say(verb: Verb, at: int = 20, *, session: str = "session", **changes: Any) -> Control:
-    fields = {"session_id": session, "verb": verb, "place": Position(at, 0), "reason": f"{verb} by ann", "at": NOW}
-    return Control(**{**fields, **changes})
-
-
 def session(name: str = "session", **changes: Any) -> Session:
     fields = {
         "session_id": name,
@@ -164,61 +157,60 @@ async def test_what_is_kept_back_is_stored_counts_and_is_not_due(store: Store) -
     assert await due(store) == ["a", "c"]
 
 
-async def test_words_reach_what_nobody_has_under_way(store: Store) -> None:
+async def test_what_nobody_has_under_way_is_found_page_by_page(store: Store) -> None:
     waits = WaitsFor(lanes=("lane-two",), at=1)
-    later = NOW + timedelta(hours=5)
-    await put(
-        store,
+    mine = [
         row(1, "a"),
-        row(2, "b", WAITING, next_at=later),
+        row(2, "b", WAITING, next_at=NOW + timedelta(hours=5)),
         row(3, "c", SENDING),
         row(4, "d", DEAD),
         row(5, "e", keep=Keep.AFTER, waits_for=waits),
-        row(6, "other", session_id="another"),
-    )
-    await store.control(say(Verb.PAUSE, 20), HERE)
-    found = await rows(store)
-    assert {name: each.keep.value for name, each in found.items()} == {
-        "a": "paused",
-        "b": "paused",
-        "c": "",
-        "d": "",
-        "e": "paused",
-        "other": "",
-    }
-    assert found["a"].reason == "pause by ann"
-    assert await due(store) == ["other"]
-    await store.control(say(Verb.RESUME, 21), HERE)
-    found = await rows(store)
-    assert {name: each.keep.value for name, each in found.items() if each.keep} == {"e": "after"}
-    assert (found["b"].state, found["b"].next_at) == (WAITING, later), "what had failed waits on as it did"
-    await store.control(say(Verb.CANCEL, 22), HERE)
-    assert {name: each.state for name, each in (await rows(store)).items()} == {
-        "a": CANCELLED,
-        "b": CANCELLED,
-        "c": SENDING,
-        "d": DEAD,
-        "e": CANCELLED,
-        "other": PENDING,
-    }
-    depth = await store.depth()
-    assert (depth.queue_depth, depth.waiting, depth.dead) == (2, 0, 1)
+        row(6, "f", CANCELLED),
+        row(7, "g", keep=Keep.PAUSED),
+        row(7, "g", delivery_id="dlv_again", replay_of="dlv_one_7"),
+    ]
+    other = row(6, "other", session_id="another")
+    elsewhere = [row(1, "a", on="two"), row(9, "h", on="two")]
+    await store.apply(Settlements(lanes=(lane(), lane("two")), upserts=(*mine, other, *elsewhere)))
+
+    async def pages(limit: int, **of: str) -> list[tuple[str, str]]:
+        found: list[Delivery] = []
+        while page := await store.undone(**of, after=found[-1] if found else None, limit=limit):
+            assert len(page) <= limit
+            found += page
+        return [(each.lane_id, each.delivery_id) for each in found]
+
+    one = ["dlv_one_1", "dlv_one_2", "dlv_one_5", "dlv_again", "dlv_one_7"]
+    two = ["dlv_two_1", "dlv_two_9"]
+    for limit in (1, 2, 3, 100):
+        assert await pages(limit, session_id="session") == [
+            *(("lane-one", each) for each in one),
+            *(("lane-two", each) for each in two),
+        ]
+        assert await pages(limit, session_id="another") == [("lane-one", "dlv_one_6")]
+        assert [each for _, each in await pages(limit, lane_id="lane-one")] == [*one[:3], "dlv_one_6", *one[3:]]
+        assert [each for _, each in await pages(limit, lane_id="lane-two")] == two
+    assert await store.undone(session_id="none", limit=10) == []
+    found = {each.delivery_id: each for each in await store.undone(lane_id="lane-one", limit=10)}
+    assert found["dlv_one_5"].waits_for == waits
 
 
-async def test_a_word_is_done_once_whoever_hears_it(store: Store) -> None:
-    await put(store, row(1, "a"))
-    assert await store.controls_done(HERE) == 0
-    await store.control(say(Verb.PAUSE, 20), HERE)
-    await store.control(say(Verb.RESUME, 21), HERE)
-    await store.control(say(Verb.PAUSE, 20), HERE)
-    assert (await rows(store))["a"].keep is Keep.NONE, "an old word does not come back"
-    assert await store.controls_done(HERE) == Position(21, 0).packed
-    assert await store.controls_done(ELSEWHERE) == 0, "the mark is of one history"
-    await store.control(say(Verb.PAUSE, 3), ELSEWHERE)
-    assert (await rows(store))["a"].keep is Keep.PAUSED
-    await store.control(say(Verb.CANCEL, 0, place=None), ELSEWHERE)
-    assert (await rows(store))["a"].state is CANCELLED
-    assert await store.controls_done(ELSEWHERE) == Position(3, 0).packed, "time is no line of the log"
+async def test_the_newest_event_that_is_missed_is_found_among_many(store: Store) -> None:
+    hub = {"op": "event", "name": "hub"}
+    many = [row(revision, state=DEAD, **hub) for revision in range(1, 1203)]
+    more = [row(1300, state=CANCELLED, **hub), row(1301, **hub), row(1302, "hub", DEAD), row(1303, state=DEAD, **hub)]
+    elsewhere = [row(1304, state=DEAD, on="two", **hub), row(1305, "spoke", DEAD, op="event")]
+    await store.apply(Settlements(lanes=(lane(), lane("two")), upserts=(*many, *more, *elsewhere)))
+    key = many[0].key
+
+    async def missed(revision: int, seq: int = 0) -> Position | None:
+        return await store.missed_event("lane-one", key, Position(revision, seq))
+
+    assert await missed(1) is None
+    assert await missed(1, 1) == Position(1, 0)
+    assert await missed(1250) == Position(1202, 0), "a thousand older ones are no reason to name one of them"
+    assert await missed(1303) == Position(1300, 0), "neither what still lives nor what is no event"
+    assert await missed(2000) == Position(1303, 0)
 
 
 # --- chains ---------------------------------------------------------------------------------------------------------

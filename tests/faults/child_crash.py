@@ -24,24 +24,25 @@ import orjson
 from child_broken import moves_before_answer
 from msgspec.structs import replace
 
-from universal_registry import app as product
 from universal_registry.app import App, open_app
 from universal_registry.environment import load_settings
 from universal_registry.kernel.settings import Settings
 from universal_registry.kernel.world import SystemWorld
 from universal_registry.propagation import planner
 from universal_registry.propagation.command import Action
-from universal_registry.propagation.lane import DeliveryState, Settlements, Verb
+from universal_registry.propagation.conduct import Conduct
+from universal_registry.propagation.lane import DeliveryState, Mark, Settlements, Verb
 from universal_registry.propagation.outcome import Accepted, Failed, Outcome, Rejected
 from universal_registry.propagation.ports import Envelope
 from universal_registry.propagation.replay import Repeater
 from universal_registry.propagation.session_verbs import ReplayAsk
 from universal_registry.propagation.targets import TargetOptions
-from universal_registry.propagation.window import LaneRun, Mark
+from universal_registry.propagation.window import LaneRun
 from universal_registry.registry.service import Actor
 from universal_registry.storage.lanes_postgres import PgLanes
 from universal_registry.storage.lanes_sqlite import SqliteLanes
 from universal_registry.storage.writer import GroupWriter
+from universal_registry.transports import webhook
 
 OPERATOR = Actor("uid:1000", admin=True)
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -170,10 +171,11 @@ def set_points(points: Points, diary: Diary) -> None:
     watch(points, planner.Planner, "plan", lambda *_: "plan")
     watch(points, Repeater, "planned", lambda *_: "a step of a replay")
     watch(points, GroupWriter, "_commit", lambda *_: "commit of the registry")
+    watch(points, Conduct, "_done", lambda control, _: f"session {control.verb}")
     for store in (SqliteLanes, PgLanes):
         watch(points, store, "claim", lambda *_: "taking over lanes")
         watch(points, store, "give", lambda command: f"giving {command.action}")
-        watch(points, store, "control", lambda control, _: f"session {control.verb}")
+        watch(points, store, "undone", lambda *_: "a page of what a word is about")
         watch(points, store, "release", lambda *_: "letting hops go")
         _watch_apply(points, diary, store)
     inside = SqliteLanes._put_sessions
@@ -206,7 +208,7 @@ def never_moves() -> None:
     """The lane's position is never stored, so that a successor sends all of it again."""
 
     def commit_point(self: LaneRun) -> tuple[Mark, list[Any]]:
-        rows, self._unstored = self._unstored, []
+        rows, self._unstored = list(self._unstored.values()), {}
         self._unstored_keys.clear()
         return Mark(self.lane.position, self.lane.hash8, self.lane.backfill), rows
 
@@ -356,7 +358,7 @@ async def main() -> None:
         BROKEN[name]()
     world = StageWorld(START + timedelta(minutes=1) + (RECOVERY if part == "recover" else timedelta(0)))
     set_points(points, diary)
-    product._webhook = lambda *_: Far(points, diary)
+    webhook.WebhookTransport = lambda *_: Far(points, diary)  # type: ignore[assignment,misc]
     app = await open_app(settings, world=world)
     assert app.engine is not None
     await app.engine.start()

@@ -12,7 +12,6 @@ import pgserver
 import pytest
 from pressure import Daemon, Inbox, Progress, is_at_rest, lines_in, send, wait_for
 
-from universal_registry import app as product
 from universal_registry.app import App, init, open_app
 from universal_registry.client.listen import State, flaky
 from universal_registry.environment import load_settings
@@ -23,6 +22,7 @@ from universal_registry.propagation.lane import Breaker
 from universal_registry.propagation.outcome import Accepted, Failed, Outcome
 from universal_registry.propagation.ports import Envelope
 from universal_registry.propagation.targets import TargetOptions
+from universal_registry.transports import webhook
 
 HOUR = timedelta(hours=1)
 STEPS = {
@@ -102,7 +102,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
         environ |= server.environment(server.database("clock").name)
     made = Run(load_settings(environ=environ))
     init(made.settings, made.world)
-    monkeypatch.setattr(product, "_webhook", lambda *_: made.far)
+    monkeypatch.setattr(webhook, "WebhookTransport", lambda *_: made.far)
     return made
 
 

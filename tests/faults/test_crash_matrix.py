@@ -38,7 +38,8 @@ WANTED = (
     "plan", "commit of a claim", "commit of a failure", "commit of a lane's move", "commit of a row that is done",
     "commit of a session's step", "commit of the registry", "commit of delivery.redrive", "commit of breaker.open",
     "commit of breaker.reset", "giving delivery.redrive", "giving breaker.open", "session pause", "session resume",
-    "session cancel", "letting hops go", "a step of a replay", "taking over lanes", "send",
+    "session cancel", "a page of what a word is about", "letting hops go", "a step of a replay", "taking over lanes",
+    "send",
 )  # fmt: skip
 Diary = list[dict[str, Any]]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime, timedelta
 from math import ceil
 
@@ -127,8 +128,8 @@ def test_by_default_ten_hanging_targets_hold_two_slots_and_eight_are_free() -> N
 class Worker:
     """One with work to do."""
 
-    def __init__(self, place: int, weight: int, work: int) -> None:
-        self.place, self.weight, self.work, self.done = place, weight, work, 0
+    def __init__(self, place: int, weight: int, work: int, kind: Standing = Standing.PROVEN) -> None:
+        self.place, self.weight, self.work, self.kind, self.done = place, weight, work, kind, 0
 
 
 def begin(worker: Worker) -> bool:
@@ -139,61 +140,89 @@ def begin(worker: Worker) -> bool:
     return True
 
 
-@given(st.lists(st.integers(1, 5), min_size=1, max_size=8), st.lists(st.integers(1, 4), min_size=1, max_size=5))
-def test_each_gets_a_part_like_its_weight(weights: list[int], rooms: list[int]) -> None:
-    """Slots come free one by one or in bunches; all have enough to do."""
-    workers = [Worker(place, weight, 10**6) for place, weight in enumerate(weights)]
+def take(turns: Turns[Worker], waiting: Iterable[Worker], number: int, full: Collection[Standing] = ()) -> list[Worker]:
+    """As many as `number` begin, in their order; there is no room for those that stand as in `full`."""
+    begun: list[Worker] = []
+
+    def start(worker: Worker) -> bool:
+        assert worker.kind not in full
+        if begin(worker):
+            begun.append(worker)
+            return True
+        return False
+
+    for worker in waiting:
+        turns.join(worker, worker.kind)
+    turns.share(start, lambda kind: len(begun) < number and kind not in full)
+    return begun
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 5), kinds), min_size=1, max_size=8),
+    st.lists(st.integers(1, 4), min_size=1, max_size=5),
+)
+def test_each_gets_a_part_like_its_weight(weights: list[tuple[int, Standing]], rooms: list[int]) -> None:
+    """Slots come free one by one or in bunches; all have enough to do. However they stand: there is room for all."""
+    workers = [Worker(place, weight, 10**6, kind) for place, (weight, kind) in enumerate(weights)]
     turns: Turns[Worker] = Turns()
     rounds = 20
-    started, wanted = 0, rounds * sum(weights)
+    started, wanted = 0, rounds * sum(worker.weight for worker in workers)
     index = 0
     while started < wanted:
         room = min(rooms[index % len(rooms)], wanted - started)
         index += 1
-        left = [room]
-
-        def free(left: list[int] = left) -> bool:
-            return left[0] > 0
-
-        def start(worker: Worker, left: list[int] = left) -> bool:
-            left[0] -= 1
-            return begin(worker)
-
-        turns.share(workers, start, free)
-        started += room
-    assert [worker.done for worker in workers] == [rounds * weight for weight in weights]
+        started += len(take(turns, workers, room))
+    assert [worker.done for worker in workers] == [rounds * worker.weight for worker in workers]
 
 
 @given(
-    st.lists(st.tuples(st.integers(1, 5), st.integers(0, 6)), min_size=1, max_size=8),
+    st.lists(st.tuples(st.integers(1, 5), st.integers(0, 6), kinds), min_size=1, max_size=8),
     st.lists(st.lists(st.integers(0, 7), max_size=8), max_size=30),
 )
-def test_nobody_who_has_work_is_passed_over(work: list[tuple[int, int]], present: list[list[int]]) -> None:
+def test_nobody_who_has_work_is_passed_over(work: list[tuple[int, int, Standing]], present: list[list[int]]) -> None:
     """Whoever is there with work starts something before anybody starts more than a whole turn again."""
-    workers = [Worker(place, weight, 10**6 if jobs else 0) for place, (weight, jobs) in enumerate(work)]
+    workers = [Worker(place, weight, 10**6 if jobs else 0, kind) for place, (weight, jobs, kind) in enumerate(work)]
     turns: Turns[Worker] = Turns()
     since: Counter[tuple[int, int]] = Counter()
+    there: set[int] = set()
     for indexes in present:
-        there = [worker for worker in workers if worker.place in set(indexes)]
-        left = [1]
-
-        def start(worker: Worker, left: list[int] = left, there: list[Worker] = there) -> bool:
-            if not begin(worker):
-                return False
-            left[0] -= 1
-            for other in there:
-                if other.work > 0 and other is not worker:
+        there |= set(indexes)
+        waiting = [worker for worker in workers if worker.place in there and worker.work > 0]
+        for worker in take(turns, [each for each in workers if each.place in there], 1):
+            for other in waiting:
+                if other is not worker:
                     since[other.place, worker.place] += 1
                     assert since[other.place, worker.place] <= 2 * worker.weight, "one starves beside another"
             for each in workers:
                 since[worker.place, each.place] = 0
-            return True
 
-        turns.share(there, start, lambda left=left: left[0] > 0)
+
+@given(st.lists(st.tuples(st.integers(1, 3), kinds), min_size=1, max_size=12), st.sets(kinds))
+def test_those_for_whom_there_is_no_slot_keep_their_place(
+    given_workers: list[tuple[int, Standing]], full: set[Standing]
+) -> None:
+    """None of them is even looked at; once there is room for them, they come before those who had a turn meanwhile."""
+    workers = [Worker(place, weight, 10**6, kind) for place, (weight, kind) in enumerate(given_workers)]
+    turns: Turns[Worker] = Turns()
+    others = [worker for worker in workers if worker.kind not in full]
+    turn = sum(worker.weight for worker in others)
+    assert len(take(turns, workers, turn, full)) == turn
+    assert [worker.done for worker in workers] == [0 if worker.kind in full else worker.weight for worker in workers]
+    kept = [worker for worker in workers if worker.kind in full]
+    begun = take(turns, workers, sum(worker.weight for worker in kept))
+    assert list(dict.fromkeys(begun)) == kept
+
+
+def test_one_that_stands_otherwise_now_changes_its_line() -> None:
+    turns: Turns[Worker] = Turns()
+    worker = Worker(0, 1, 1, Standing.TROUBLED)
+    assert take(turns, [worker], 1, {Standing.TROUBLED}) == []
+    worker.kind = Standing.PROVEN
+    assert take(turns, [worker], 1, {Standing.TROUBLED}) == [worker]
 
 
 def test_all_that_can_start_does_and_then_it_ends() -> None:
     workers = [Worker(0, 2, 3), Worker(1, 1, 0), Worker(2, 1, 5)]
     turns: Turns[Worker] = Turns()
-    turns.share(workers, begin, lambda: True)
+    take(turns, workers, 100)
     assert [worker.work for worker in workers] == [0, 0, 0]

@@ -83,8 +83,9 @@ class _Reader:
         newest = [row for row in rows if row.revision == record.revision]
         live = [row for row in newest if row.state in LIVE_STATES]
         if live:
-            reason = held or live[0].reason or "on its way"
-            return _entry(address, "held" if live[0].keep else idle, record, came, reason, live[0].next_at)
+            why, next_at = self._inventory.stands(live[0])
+            reason = held or why or "on its way"
+            return _entry(address, "held" if live[0].keep else idle, record, came, reason, next_at)
         if not (passed and self._place(record.revision) <= passed):
             return _entry(address, idle, record, came, held or "not sent yet")
         if newest:

@@ -26,6 +26,14 @@ def may_send(lane: Lane, now: datetime) -> str:
             return "breaker half-open: a probe is under way"
 
 
+def opens_at(lane: Lane, now: datetime) -> datetime | None:
+    """When something may be tried again, where only time keeps the lane back. None: now, or when somebody acts."""
+    if lane.paused or lane.held:
+        return None
+    until = [lane.pause_until, lane.open_until if lane.breaker is not Breaker.CLOSED else None]
+    return max((each for each in until if each is not None and each > now), default=None)
+
+
 def _opening(lane: Lane, now: datetime) -> str:
     what = "refused, probed again" if lane.guard.hold is Hold.REFUSED else "breaker open"
     if lane.open_until is None or lane.open_until <= now:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import MutableMapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -36,9 +36,14 @@ class Claims:
         self._store = store
         self._dispatcher = dispatcher
 
-    async def look(self, runs: Collection[LaneRun], now: datetime) -> None:
-        """Mark rows that may be tried as under way. They are handed out once that is stored."""
-        if not any(run.rows for run in runs):
+    async def look(self, rowed: MutableMapping[LaneRun, None], now: datetime) -> None:
+        """Mark rows that may be tried as under way. They are handed out once that is stored. `rowed`: the lanes that
+        may have rows; those that have none any more are taken out."""
+        runs = list(rowed)
+        for run in runs:
+            if not (run.rows or run.claimed):
+                del rowed[run]
+        if not rowed:
             self.next_due = None
             return
         time_is_up = self.next_due is not None and self.next_due <= now
@@ -68,15 +73,26 @@ class Claims:
         if room <= 0:
             return
         run.rows_changed, version = False, run.row_version
-        rows = [row for row in await self._store.due(run.lane.lane_id, now, room) if row.delivery_id not in run.leaving]
-        if run.target.traffic.revisions is Revisions.LATEST:
-            rows = await self._current(run, rows)
+        try:
+            rows = await self._due(run, now, room)
+        except BaseException:
+            run.rows_changed = True  # nobody has looked: ask again
+            raise
         if version != run.row_version:
             run.rows_changed = True  # something happened while the store answered: ask again
             return
         if not probing and not may_retry(run.lane.guard, self._dispatcher.settings.retry, now):
             rows = self._first_tries(run, rows)
         self._claim(run, [row for row in rows if self._is_free(run, row)], now)
+
+    async def _due(self, run: LaneRun, now: datetime, room: int) -> Sequence[Delivery]:
+        found = await self._store.due(run.lane.lane_id, now, room)
+        rows = [row for row in found if not self._is_known_better(run, row.delivery_id)]
+        return await self._current(run, rows) if run.target.traffic.revisions is Revisions.LATEST else rows
+
+    def _is_known_better(self, run: LaneRun, delivery_id: str) -> bool:
+        """Whether the store has yet to hear what became of the row."""
+        return run.has_in_hand(delivery_id) or self.outbox.knows(delivery_id)
 
     def _first_tries(self, run: LaneRun, rows: Sequence[Delivery]) -> list[Delivery]:
         """What has failed before waits, unclaimed, until the budget allows it."""
@@ -90,14 +106,13 @@ class Claims:
         unstored = run.has_unstored(run.key_of(row)) or self.outbox.blocks(run.lane.lane_id, record)
         free = not run.is_busy(row) and not unstored
         run.rows_changed = run.rows_changed or not free
-        return free and row.delivery_id not in run.claimed
+        return free
 
     def _claim(self, run: LaneRun, rows: Sequence[Delivery], now: datetime) -> None:
         judged = [(row, self._gate.judged(row)) for row in rows]
-        if kept := [now_so for row, now_so in judged if now_so is not row]:
-            self.outbox.rows(kept)
-            self.outbox.lane(run.lane)
-            run.rows_changed = True
+        for row, now_so in judged:
+            if now_so is not row:
+                run.restate(now_so)
         if claimed := run.claim([row for row, now_so in judged if now_so is row], self._dispatcher.limit(run)):
             self.outbox.rows(
                 replace(row, state=DeliveryState.SENDING, reason="under way", updated_at=now) for row in claimed

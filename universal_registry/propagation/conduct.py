@@ -23,6 +23,7 @@ from universal_registry.propagation.lane import (
 )
 from universal_registry.propagation.ports import LaneQueries, SessionStore
 from universal_registry.propagation.progress import Progress
+from universal_registry.propagation.recall import Recall
 from universal_registry.propagation.window import LaneRun
 
 _BEGINNING = Position(0, -1)
@@ -45,31 +46,43 @@ class Conduct:
         self._store = store
         self._gate = gate
         self._progress = progress
-        self._incarnation = ""
+        self._recall = Recall(store, gate, progress)
         self._place = _BEGINNING
         self._look_at = self._sweep_at = float("-inf")
         self._after = ""
 
-    async def start(self, incarnation: str, sessions: Sequence[Session], now: datetime) -> None:
-        """Take up what the daemon before left: words that were heard and not done."""
-        self._incarnation = incarnation
-        self._gate.forget_done(await self._store.controls_done(incarnation))
+    def start(self, sessions: Sequence[Session], now: datetime) -> None:
+        """Take up what the daemon before left. Its lanes are gained (see `gained`), so the words that were heard until
+        now need not be done one by one."""
+        self._gate.news.clear()
         for session in sessions:
+            if _has_expired(session):
+                self._gate.expire(session.session_id, now)
             if (found := _reconciled(session, self._gate, now)) is not session:
                 self._progress.outbox.session(found)
 
-    async def turn(self, runs: Mapping[str, LaneRun], now: datetime) -> None:
-        """All that is due. Raises StorageUnavailable: then the next turn begins where this one was."""
-        while self._gate.news:
-            await self._do(self._gate.news[0], runs, now)
-            self._gate.news.popleft()
+    def gained(self, lane_id: str) -> None:
+        """The lane is at work here from now on."""
+        self._recall.gained(lane_id)
+
+    async def turn(self, runs: Mapping[str, LaneRun], now: datetime) -> bool:
+        """What is due; True: there is more at once. Raises StorageUnavailable: then the next turn begins where this one
+        was."""
+        if self._gate.news:
+            if await self._recall.session(self._gate.news[0].session_id, runs):
+                await self._done(self._gate.news[0], now)
+                self._gate.news.popleft()
+        else:
+            await self._recall.lanes(runs)
         if self._gate.chained:
             await self._let_go(runs, now)
         if self._world.monotonic() >= self._sweep_at:
-            await self._sweep(runs, now)
+            await self._sweep(now)
+        return bool(self._gate.news) or self._recall.busy
 
     def stored(self, settlements: Settlements) -> None:
         """What was committed: hops that wait may be among it, or have come to their turn."""
+        self._recall.stored(settlements)
         self.moved = self.moved or bool(settlements.lanes)
         if any(row.keep is Keep.AFTER for row in settlements.upserts):
             self._gate.chained = True
@@ -77,17 +90,12 @@ class Conduct:
     @property
     def busy(self) -> bool:
         """Whether there is something to do before time passes."""
-        return bool(self._gate.news) or (self._gate.chained and self.moved)
+        return bool(self._gate.news) or self._recall.busy or (self._gate.chained and self.moved)
 
     # --- words -------------------------------------------------------------------------------------------------------
 
-    async def _do(self, control: Control, runs: Mapping[str, LaneRun], now: datetime) -> None:
-        for run in runs.values():
-            run.recall(self._gate.judged)
-        await self._store.control(control, self._incarnation)
+    async def _done(self, control: Control, now: datetime) -> None:
         self._gate.chained = True  # what goes on may wait for earlier hops again
-        for run in runs.values():
-            run.rows_changed = run.rows_changed or run.rows > 0
         if control.place is None:
             return
         for session in await self._store.sessions(control.session_id):
@@ -115,17 +123,16 @@ class Conduct:
 
     # --- the end -----------------------------------------------------------------------------------------------------
 
-    async def _sweep(self, runs: Mapping[str, LaneRun], now: datetime) -> None:
+    async def _sweep(self, now: datetime) -> None:
         """Look at some of the sessions that have not ended."""
         found = await self._store.open_sessions(self._after, _AT_ONCE)
         for session, statuses in found:
             heard = _reconciled(session, self._gate, now)
             after = concluded(heard, statuses, now)
-            if after is session:
-                continue
-            self._progress.outbox.session(after)
-            if after.state == "draining" and session.session_id not in self._gate.ended:
-                await self._do(self._gate.expire(session.session_id, now), runs, now)
+            if after is not session:
+                self._progress.outbox.session(after)
+            if _has_expired(after) and session.session_id not in self._gate.ended:
+                self._gate.news.append(self._gate.expire(session.session_id, now))
         full = len(found) == _AT_ONCE
         self._after = found[-1][0].session_id if full else ""
         self._sweep_at = self._world.monotonic() + (0 if full else _SWEEP_SECONDS)
@@ -144,6 +151,11 @@ def concluded(session: Session, statuses: Sequence[str], now: datetime) -> Sessi
     if session.state == "planned":
         return _moved(session, "running", f"{waiting} of {len(statuses)} targets are to get it", now)
     return session
+
+
+def _has_expired(session: Session) -> bool:
+    """Whether what is left of it is to be cancelled by every daemon, each in its own lanes."""
+    return session.state == "draining" and session.reason == EXPIRED
 
 
 def _ending(session: Session, statuses: Sequence[str]) -> tuple[str, str]:

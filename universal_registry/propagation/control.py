@@ -12,6 +12,7 @@ from universal_registry.kernel.settings import Settings
 from universal_registry.kernel.world import World
 from universal_registry.propagation.arrival import arrivals
 from universal_registry.propagation.command import Action
+from universal_registry.propagation.counterparts import Counterparts, nobody
 from universal_registry.propagation.explain import explain_delivery, explain_record
 from universal_registry.propagation.inventory import EngineView, Inventory, take_inventory
 from universal_registry.propagation.lane import LIVE_STATES, Verb
@@ -63,13 +64,14 @@ class PropagationControl:
         self._world = world
         self._settings = settings
         self._store_name = store_name
+        self.counterparts: Counterparts = nobody
 
     def apply(self, settings: Settings) -> None:
         """Use other settings from now on."""
         self._settings = settings
 
     async def _inventory(self) -> Inventory:
-        return await take_inventory(self._service, self._lanes, self._engine)
+        return await take_inventory(self._service, self._lanes, self._engine, self.counterparts)
 
     # --- targets and routes --------------------------------------------------------------------------------------
 
@@ -345,11 +347,10 @@ class PropagationControl:
             if lane is None:
                 return []
             lane_id = lane.lane_id
-        addresses = {lane.lane_id: f"{lane.target_namespace}/{lane.target_name}" for lane in inventory.lanes.values()}
         rows = await self._lanes.deliveries(
             lane_id=lane_id, key=key, session_id=session, states=states, limit=min(max(limit, 1), MOST_DELIVERIES)
         )
-        return [delivery_view(row, addresses.get(row.lane_id)) for row in rows]
+        return [delivery_view(inventory, row) for row in rows]
 
     async def attempts(self, delivery_id: str) -> list[dict[str, Any]]:
         """The attempts at a delivery that did not succeed, oldest first. Raises NotFound."""

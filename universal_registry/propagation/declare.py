@@ -16,14 +16,23 @@ from universal_registry.propagation.target import KIND as TARGET_KIND
 from universal_registry.registry.record import Record
 from universal_registry.registry.selector import exact_name
 from universal_registry.registry.words import shown
-from universal_registry.security.addresses import Policy, Url, check_address, check_url, is_loopback
+from universal_registry.security.addresses import Policy, Url, check_address, check_url, is_loopback, transport_for
 
-_URL = re.compile(r"https?://", re.IGNORECASE)
+_URL = re.compile(r"(https?|wss?|nats|tls)://", re.IGNORECASE)
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
 def is_url(text: str) -> bool:
     """Whether a target is given as an address instead of a name."""
     return _URL.match(text) is not None
+
+
+_CLASSES = {"webhook": "WebhookEndpoint", "websocket": "WebSocketEndpoint", "nats": "NatsEndpoint"}
+
+
+def has_scheme(text: str) -> bool:
+    """Whether it is written as an address, of whatever kind: nobody means a name by `ftp://host`."""
+    return _SCHEME.match(text) is not None
 
 
 def network_for(url: Url, wanted: str | None, *, admin: bool) -> tuple[Policy, str]:
@@ -109,18 +118,14 @@ def selector_text(name: str, *, kind: str | None = None, namespace: str | None =
 
 
 def target_document(name: str, *, url: str | None, delivery: dict[str, Any]) -> dict[str, Any]:
-    """The merge that makes an endpoint a target. `delivery`: only what is to be set."""
-    spec: dict[str, Any] = {"protocol": "webhook", "delivery": {"transport": "webhook", **delivery}}
-    if url is not None:
-        spec["url"] = url
-    return {
-        "op": "merge",
-        "kind": TARGET_KIND,
-        "namespace": SYSTEM_NAMESPACE,
-        "name": name,
-        "classification": "WebhookEndpoint",
-        "spec": spec,
-    }
+    """The merge that makes an endpoint a target. `delivery`: only what is to be set. Without an address it says nothing
+    of what depends on one: classification, protocol and transport stay as they are."""
+    document = {"op": "merge", "kind": TARGET_KIND, "namespace": SYSTEM_NAMESPACE, "name": name}
+    if url is None:
+        return {**document, "spec": {"delivery": delivery}}
+    transport = transport_for(url)
+    spec = {"protocol": transport, "url": url, "delivery": {"transport": transport, **delivery}}
+    return {**document, "classification": _CLASSES[transport], "spec": spec}
 
 
 def route_document(

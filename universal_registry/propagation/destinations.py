@@ -11,12 +11,14 @@ from universal_registry.kernel.errors import Invalid, NotFound, UsageError
 from universal_registry.kernel.ids import SYSTEM_NAMESPACE, Key, check_name
 from universal_registry.propagation import declare
 from universal_registry.propagation.audience import Audience, own_names
+from universal_registry.propagation.counterparts import is_within, not_paired
 from universal_registry.propagation.inventory import Inventory
 from universal_registry.propagation.modes import SHAPES
 from universal_registry.propagation.route import full_address
 from universal_registry.propagation.sources import Source
 from universal_registry.propagation.target import KIND as TARGET_KIND
 from universal_registry.propagation.target import shell_word
+from universal_registry.registry.selector import parse_selector
 from universal_registry.registry.service import Actor, RegistryService
 from universal_registry.registry.words import shown
 from universal_registry.security.addresses import check_url
@@ -76,7 +78,7 @@ async def resolve_destinations(
     if shape.everyone:
         return _everyone(inventory, Audience(exclude=tuple(exclude), itself=own_names(source.text)), follow=follow)
     if shape.two_way:
-        found = [_other_side(inventory, mode, word) for word in words]
+        found = [_other_side(service, inventory, mode, word, source) for word in words]
     else:
         found = [await resolve_target(service, inventory, word, strict=strict, actor=actor) for word in words]
     return _collapsed(mode, words, found, source)
@@ -122,6 +124,10 @@ async def resolve_target(
         raise UsageError("the target is empty", hint="give [namespace/]name or a URL")
     if declare.is_url(text):
         return await _at_url(service, text, actor)
+    if declare.has_scheme(text):
+        raise Invalid(
+            f"{shown(text)} is an address of a kind that nothing is sent to", hint="such as https://host/path"
+        )
     address = full_address(text)
     target = inventory.targets.get(address)
     name = check_name(_short(address))
@@ -147,8 +153,9 @@ def _no_address(inventory: Inventory, address: str) -> str:
     return f"target {name} has no address yet: what is meant for it is held until you run: {command}{meant}"
 
 
-def _other_side(inventory: Inventory, mode: str, text: str) -> Destination:
-    """The other side of a two-way session. A name nobody knows is waited for; what cannot write back is refused."""
+def _other_side(service: RegistryService, inventory: Inventory, mode: str, text: str, source: Source) -> Destination:
+    """The other side of a two-way session. A name nobody knows is waited for; what cannot write back is refused, and
+    what the link does not carry."""
     if not text.strip():
         raise UsageError("a member is empty", hint="give the name of a peer")
     address = full_address(text)
@@ -158,8 +165,14 @@ def _other_side(inventory: Inventory, mode: str, text: str) -> Destination:
         hint = "unidirectional sends it one way; a peer is another registry"
         raise Invalid(f"{mode}: {what} cannot write back", hint=hint)
     name = check_name(_short(address))
-    note = f"{name} is no peer yet: the session is stored, and nothing is exchanged until peers can be linked"
-    return Destination(address=address, warnings=(note,))
+    peer = inventory.counterparts.get(name)
+    if peer is None:
+        note = f"{not_paired(name)}; the session is stored, and nothing is exchanged until then"
+        return Destination(address=address, warnings=(note,))
+    if not is_within(parse_selector(source.selector, service.catalogue), peer.scope):
+        hint = "pair them anew, with a scope that holds it: ureg peer invite --scope SELECTOR"
+        raise Invalid(f"{mode}: the link with {name} does not carry {shown(source.text)}", hint=hint)
+    return Destination(address=address)
 
 
 async def _at_url(service: RegistryService, url: str, actor: Actor) -> Destination:

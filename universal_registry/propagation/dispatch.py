@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
 from msgspec.structs import replace
@@ -16,19 +16,25 @@ from universal_registry.propagation.fairness import Slots, Standing, Turns, of_a
 from universal_registry.propagation.lane import Order
 from universal_registry.propagation.settle import Terms
 from universal_registry.propagation.traffic import AtFault
-from universal_registry.propagation.window import Job, LaneRun
+from universal_registry.propagation.window import Job, Judge, LaneRun, Stirred
+
+_REST_SECONDS = 1.0
 
 
 class Dispatcher:
-    """Hands out attempts for the lanes `runs`. Each must be ended, once."""
+    """Hands out attempts for the lanes `runs`. Each must be ended, once. `_passed`: those that had something when
+    attempts were last taken, and could start nothing of it."""
 
-    def __init__(self, world: World, settings: Settings, runs: Mapping[str, LaneRun]) -> None:
+    def __init__(self, world: World, settings: Settings, runs: Mapping[str, LaneRun], stirred: Stirred) -> None:
         self.settings = settings
         self._world = world
         self._runs = runs
+        self._stirred = stirred
+        self._passed: list[LaneRun] = []
         self._slots = Slots()
         self._turns: Turns[LaneRun] = Turns()
         self._taken_at = world.now()
+        self._rest_until = float("-inf")
 
     @property
     def under_way(self) -> int:
@@ -54,9 +60,10 @@ class Dispatcher:
         """Attempts that may start now. `ended`: how many have ended and are not stored yet; they count as under way,
         since a dead daemon's successor makes them again."""
         now = self._taken_at = self._world.now()
-        waiting = [run for run in self._runs.values() if (run.due or run.ready) and not run.handed_over]
-        if not waiting:
+        if self._world.monotonic() < self._rest_until:
             return []
+        self._line_up([*self._passed, *self._stirred.sendable])
+        self._stirred.sendable.clear()
         most = self.settings.max_in_flight
         jobs: list[Job] = []
 
@@ -66,8 +73,26 @@ class Dispatcher:
                 jobs.append(job)
             return job is not None
 
-        self._turns.share(waiting, start, lambda: self._slots.used + ended < most)
+        def room(kind: Standing) -> bool:
+            return self._slots.used + ended < most and self._slots.admits(kind, most)
+
+        self._passed = [run for run in self._turns.share(start, room) if self._waits(run)]
         return jobs
+
+    def _line_up(self, runs: Iterable[LaneRun]) -> None:
+        for run in runs:
+            if self._waits(run):
+                self._turns.join(run, standing(run.lane, self._oldest(run)))
+
+    def _waits(self, run: LaneRun) -> bool:
+        has_some = (run.due or run.ready) and not run.handed_over
+        return bool(has_some) and self._runs.get(run.lane.lane_id) is run
+
+    def put_back(self, job: Job, judged: Judge) -> None:
+        """The attempt could not be made, since the stores did not answer; none is begun for a moment."""
+        job.run.put_back(job)
+        job.run.recall(judged)
+        self._rest_until = self._world.monotonic() + _REST_SECONDS
 
     def end(self, job: Job) -> None:
         """The attempt is no longer under way."""
@@ -76,7 +101,7 @@ class Dispatcher:
     # --- one lane ---------------------------------------------------------------------------------------------------
 
     def _next(self, run: LaneRun, now: datetime) -> Job | None:
-        if run.target.held:
+        if run.target.held or not self._waits(run):
             return None
         if not may_send(run.lane, now):
             probe = False
@@ -95,7 +120,8 @@ class Dispatcher:
         target = standing(run.lane, self._oldest(run))
         if not self._slots.admits(target, self.settings.max_in_flight):
             return None
-        job = run.next_job(probe=probe, retries=self._admits_retry(run, target, now, probe))
+        retries = not run.due or self._admits_retry(run, target, now, probe)
+        job = run.next_job(probe=probe, retries=retries)
         if job is None:
             return None
         job.standing, job.since = of_attempt(target, job.delivery.attempts), self._world.monotonic()
@@ -118,7 +144,7 @@ class Dispatcher:
     def _oldest(self, run: LaneRun) -> float:
         if not run.flight:
             return 0.0
-        return self._world.monotonic() - min(job.since for job in run.flight.values())
+        return self._world.monotonic() - next(iter(run.flight.values())).since  # the others began later
 
     # --- when to look again -----------------------------------------------------------------------------------------
 
@@ -127,9 +153,7 @@ class Dispatcher:
         as of now it would be no moment to wait for, and nobody would look again."""
         now = self._taken_at
         times: list[datetime] = []
-        for run in self._runs.values():
-            if not (run.rows or run.ready):
-                continue
+        for run in dict.fromkeys([*self._passed, *self._stirred.rowed]):
             times += [each for each in (run.lane.open_until, run.lane.pause_until) if each is not None and each > now]
             flow, guard = run.target.traffic.flow, run.lane.guard
             if flow is not None and guard.rate is not None and (run.due or run.ready):

@@ -8,11 +8,12 @@ one commit of each tick.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
+from universal_registry.kernel.errors import StorageUnavailable
 from universal_registry.kernel.settings import Settings
 from universal_registry.log.change import Change
 from universal_registry.propagation.breaker import may_send
@@ -33,11 +34,12 @@ from universal_registry.propagation.roster import Roster
 from universal_registry.propagation.sender import Sender
 from universal_registry.propagation.settle import news, settle
 from universal_registry.propagation.topology import Topology
-from universal_registry.propagation.window import Job, LaneRun
+from universal_registry.propagation.window import WAITS, Job, LaneRun
 from universal_registry.registry.service import RegistryService
 
 TICK = 1.0
 _FLUSH_SECONDS = 5.0
+_FLUSHED_A_SECOND = 200  # lanes that have nothing to do and move all the same: many of them are stored less often
 _LOOK_EVERY = timedelta(seconds=1)
 _CLOCK_STEP = timedelta(seconds=1)
 
@@ -72,7 +74,8 @@ class Engine:
         )
         self._roster = Roster(service, store, self._topology, self._outbox, shared=shared)
         self._runs = self._roster.runs
-        self._dispatch = Dispatcher(service.world, settings, self._runs)
+        self._stirred = self._roster.stirred
+        self._dispatch = Dispatcher(service.world, settings, self._runs, self._stirred)
         self._claims = Claims(store, self._dispatch, self._topology.gate, self._outbox)
         self._obedience = Obedience(service, store, self._runs, self._outbox)
         self._finished: deque[tuple[Job, Outcome]] = deque()
@@ -101,10 +104,11 @@ class Engine:
         await self._topology.load()
         sessions = await self._store.sessions()
         self._progress.load(sessions)
-        await self._conduct.start(head.incarnation, sessions, now)
+        self._conduct.start(sessions, now)
         await self._store.rebase(now)
         for lane in lanes:
             await self._roster.adopt(lane)
+            self._conduct.gained(lane.lane_id)
         self._roster.after_clock_step(now, self._settings.retry, seen=False)
         self._flushed_at = self._world.monotonic()
         await self._refresh(now)
@@ -137,7 +141,7 @@ class Engine:
         """Store what is finished, and give back the rows that were claimed and not sent, and the lanes."""
         self._flushed_at = float("-inf")
         await self.settle()  # may claim too: what is under way below the furthest finished line gets its row here
-        for run in self._lanes:
+        for run in self._runs.values():
             if run.claimed:
                 self._outbox.rows(run.claimed.values())
                 self._outbox.lane(run.lane)
@@ -154,18 +158,18 @@ class Engine:
         await self._follow()
         for lane in gained:
             await self._roster.adopt(lane)
+            self._conduct.gained(lane.lane_id)
             self._stale = True
         if self._stale:
             await self._refresh(now)
         await self._look_up(now)
-        await self._conduct.turn(self._runs, now)
-        ours = [run for run in self._runs.values() if not run.handed_over]
-        more = await self._planner.plan(ours, self._followed, self._incarnation)
-        await self._claims.look(self._lanes, now)
+        more = await self._conduct.turn(self._runs, now)
+        more |= await self._planner.plan(self._runs.values(), self._followed, self._incarnation)
+        await self._claims.look(self._stirred.rowed, now)
         # Not for what could not be taken a moment ago: whoever waits would never get to rest.
         if self._planner.took_news():
             self._ready()
-        if self._outbox or any(run.is_parked for run in self._lanes):
+        if self._outbox or self._stirred.parked:
             self._wake()
         return more or self._roster.claim_due
 
@@ -214,12 +218,15 @@ class Engine:
 
     async def run(self, job: Job) -> None:
         """Make one attempt. What the target does becomes an outcome; only a fault of our own is raised, after it has
-        become one too."""
+        become one too. While the stores do not answer the attempt is still to be made."""
         outcome: Outcome | None = None
         try:
             change = job.fresh.change if job.fresh else None
             gap = await gap_before(self._store, job.run.lane, job.delivery)
             outcome = await self._sender.send(job.run.target, job.delivery, change, gap)
+        except StorageUnavailable as error:
+            self._dispatch.put_back(job, self._topology.gate.judged)
+            self._news("a delivery cannot be read", target=job.run.target.address, reason=str(error))
         except Exception as error:
             outcome = Failed(reason=f"a fault of ours: {type(error).__name__}", status=None, milliseconds=0.0)
             raise
@@ -233,15 +240,12 @@ class Engine:
     @property
     def unsettled(self) -> bool:
         """Whether a commit is due."""
-        return bool(self._finished or self._outbox) or self._flush_due or any(run.is_parked for run in self._lanes)
+        return bool(self._finished or self._outbox or self._stirred.parked) or self._flush_due
 
     @property
     def _flush_due(self) -> bool:
-        return self._world.monotonic() - self._flushed_at >= _FLUSH_SECONDS
-
-    @property
-    def _lanes(self) -> Collection[LaneRun]:
-        return self._runs.values()
+        longest = max(_FLUSH_SECONDS, len(self._runs) / _FLUSHED_A_SECOND)
+        return self._world.monotonic() - self._flushed_at >= longest
 
     async def settle(self) -> None:
         """One commit of everything finished since the last. Raises StorageUnavailable: then nothing more is handed out,
@@ -256,11 +260,11 @@ class Engine:
                 moved.append(job.run)
                 job.run.storing += 1
                 self._storing += 1
-        moved += [run for run in self._lanes if run.is_parked]
+        moved += self._stirred.parked
         if self._flush_due:
-            moved += [run for run in self._lanes if run.scanned.position != run.lane.position]
+            moved += [run for run in self._runs.values() if run.scanned.position != run.lane.position]
             self._flushed_at = self._world.monotonic()
-            self._topology.routes.forget_before(self._roster.oldest - 1)
+            self._topology.forget_before(self._roster.oldest - 1, self._roster.backfills)
         runs = dict.fromkeys(moved)
         for run in runs:
             self._move(run, now)
@@ -294,9 +298,10 @@ class Engine:
 
     def _move(self, run: LaneRun, now: datetime) -> None:
         """Let the lane's stored position follow; what cannot be sent meanwhile goes into rows."""
-        if reason := run.closed(now):
-            run.park(run.ready, reason)
+        if run.closed(now):
+            run.park(run.ready, WAITS)
         mark, rows = run.commit_point()
+        self._stirred.parked.pop(run, None)
         run.lane = replace(run.lane, position=mark.position, hash8=mark.hash8, backfill=mark.backfill)
         self._outbox.rows(rows)
         self._outbox.lane(run.lane)
@@ -305,7 +310,7 @@ class Engine:
         if self._committing or not self._outbox:
             return
         outbox, self._committing = self._outbox, True
-        claims = [(run, run.claiming) for run in self._runs.values() if run.claiming]
+        claims = [(run, run.claiming) for run in self._stirred.rowed if run.claiming]
         self._replace_outbox(Outbox(outbox))
         settlements = outbox.settlements()
         try:
@@ -321,14 +326,13 @@ class Engine:
         self._roster.stored(settlements.lanes)
         self._conduct.stored(settlements)
         for run, rows in claims:
-            run.due.extend(rows)
-            run.claiming = []
+            run.claims_stored(rows, self._topology.gate.judged)
         for lane_id, delivery_id in settlements.removed:
             if lane_id in self._runs:
                 self._runs[lane_id].leaving.discard(delivery_id)
-        for lane_id in {row.lane_id for row in settlements.upserts} | {lane_id for lane_id, _ in settlements.removed}:
-            if lane_id in self._runs:
-                self._runs[lane_id].rows_changed = True
+        changed = {row.lane_id for row in settlements.upserts} | {lane_id for lane_id, _ in settlements.removed}
+        for run in [self._runs[lane_id] for lane_id in changed if lane_id in self._runs]:
+            run.rows_changed, run.row_version = True, run.row_version + 1  # what is being read of them is older
         stored = [self._runs[lane.lane_id] for lane in settlements.lanes if lane.lane_id in self._runs]
         if self._roster.claim_due or any(self._is_behind(run) for run in stored):
             self._wake_planner()
@@ -360,7 +364,7 @@ class Engine:
         self._wake_planner()
 
     def lag(self) -> int:
-        """Planned lines without a row, and lines that lanes at their bound have not looked at."""
+        """Planned lines without a row, and revisions that lanes have not looked at to their end."""
         return sum(run.unfinished + self._planner.lag(run, self._head) for run in self._runs.values())
 
     def under_way(self) -> dict[str, int]:

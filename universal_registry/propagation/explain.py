@@ -83,7 +83,7 @@ def explain_record(inventory: Inventory, record: Record) -> dict[str, Any]:
 
 def _route_says(route: Route, record: Record) -> str:
     if SHAPES[route.mode].two_way:
-        return "it waits for peers: nothing is exchanged yet"
+        return mismatch(route.selector, record) or "two-way: see ureg session get"
     return mismatch(route.selector, record)
 
 
@@ -129,12 +129,12 @@ def explain_delivery(
 ) -> dict[str, Any]:
     """A delivery that has a row: what scheduled it, what it waits for, what was answered last. `before`: the live rows
     of the same record in the same lane."""
-    lane = next((each for each in inventory.lanes.values() if each.lane_id == row.lane_id), None)
+    lane = inventory.lane_of(row)
     address = f"{lane.target_namespace}/{lane.target_name}" if lane else None
     route = inventory.table.by_uid.get(row.route_uid)
     last = attempts[-1] if attempts else None
     return {
-        **delivery_view(row, address),
+        **delivery_view(inventory, row),
         "route": route.name if route else None,
         "mode": route.mode if route else None,
         "scheduled": _scheduled(row, route),

@@ -6,8 +6,8 @@ retries to any, hold at most a part of the slots; the rest is for first attempts
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections import OrderedDict
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Generic, Protocol, TypeVar
 
@@ -23,6 +23,9 @@ class Standing(IntEnum):
     PROVEN = 0
     UNKNOWN = 1
     TROUBLED = 2
+
+
+_WORST_FIRST = tuple(reversed(Standing))
 
 
 def standing(lane: Lane, oldest: float = 0.0) -> Standing:
@@ -61,7 +64,12 @@ class Slots:
 
     def admits(self, kind: Standing, most: int) -> bool:
         """Whether one more may begin."""
-        return all(sum(self._used[each:]) < allowed(each, most) for each in Standing if each <= kind)
+        used = 0
+        for each in _WORST_FIRST:
+            used += self._used[each]
+            if each <= kind and used >= allowed(each, most):
+                return False
+        return True
 
     def begin(self, kind: Standing) -> None:
         """One more is under way."""
@@ -73,13 +81,10 @@ class Slots:
 
 
 class Weighed(Protocol):
-    """One that takes turns: in each, up to `weight` of what it has may start. `place`: its place in the circle."""
+    """One that takes turns: in each, up to `weight` of what it has may start."""
 
     @property
     def weight(self) -> int: ...
-
-    @property
-    def place(self) -> int: ...
 
 
 Turn = TypeVar("Turn", bound=Weighed)
@@ -87,35 +92,52 @@ Turn = TypeVar("Turn", bound=Weighed)
 
 class Turns(Generic[Turn]):
     """Deficit round robin: over time each that has enough to do gets a part like its weight, whether slots come free
-    in a bunch or one by one."""
+    in a bunch or one by one.
+
+    Those that wait stand in one line for each standing, with the number at which they came to its end: the smallest is
+    next. So a line for which there is no slot is passed over whole, however long it is, and nobody in it loses a place.
+    """
 
     def __init__(self) -> None:
-        self._place = 0
+        self._lines: tuple[OrderedDict[Turn, int], ...] = tuple(OrderedDict() for _ in Standing)
+        self._kinds: dict[Turn, Standing] = {}
+        self._last = 0
+        self._first: Turn | None = None
         self._left = 0
 
-    def share(self, waiting: Iterable[Turn], start: Callable[[Turn], bool], room: Callable[[], bool]) -> None:
-        """Start as much as there is room for. `waiting` is in order of place. `start` begins one attempt, or says that
-        there is none that may begin."""
-        line = self._from_its_turn(waiting)
-        while line and room():
-            each = line[0]
-            if self._left <= 0 or self._place != each.place:
-                self._place, self._left = each.place, each.weight
+    def join(self, each: Turn, kind: Standing) -> None:
+        """It has something to do, and stands so. One that is in line keeps its place, unless it stands otherwise."""
+        if (stood := self._kinds.get(each)) is kind:
+            return
+        if stood is not None:
+            del self._lines[stood][each]
+        self._kinds[each] = kind
+        self._last += 1
+        self._lines[kind][each] = self._last
+
+    def share(self, start: Callable[[Turn], bool], room: Callable[[Standing], bool]) -> list[Turn]:
+        """Start as much as there is room for. `start` begins one attempt, or says that there is none that may begin:
+        those that could not are out of the line, and returned."""
+        passed: list[Turn] = []
+        while (line := self._next(room)) is not None:
+            each = next(iter(line))
+            if each is not self._first or self._left <= 0:
+                self._first, self._left = each, each.weight
             if not start(each):
-                line.popleft()
-                self._pass(each)
+                del line[each], self._kinds[each]
+                self._left = 0
+                passed.append(each)
             elif self._left == 1:
-                line.rotate(-1)
-                self._pass(each)
+                self._last, self._left = self._last + 1, 0
+                line[each] = self._last
+                line.move_to_end(each)
             else:
                 self._left -= 1
+        return passed
 
-    def _pass(self, each: Turn) -> None:
-        self._place, self._left = each.place + 1, 0
-
-    def _from_its_turn(self, waiting: Iterable[Turn]) -> deque[Turn]:
-        before: list[Turn] = []
-        after: list[Turn] = []
-        for each in waiting:
-            (after if each.place >= self._place else before).append(each)
-        return deque(after + before)
+    def _next(self, room: Callable[[Standing], bool]) -> OrderedDict[Turn, int] | None:
+        found, lowest = None, self._last + 1
+        for kind, line in zip(Standing, self._lines, strict=True):
+            if line and (number := next(iter(line.values()))) < lowest and room(kind):
+                found, lowest = line, number
+        return found

@@ -16,6 +16,7 @@ from universal_registry.kernel.world import World
 
 CLOUDEVENTS_TYPE = "application/cloudevents+json; charset=utf-8"
 JSON_TYPE = "application/json; charset=utf-8"
+_ATTRIBUTES = ("specversion", "id", "source", "type", "subject", "time", "sequence")
 _MOST_SLACK, _MOST_DISCORD, _MOST_PAYLOAD = 3000, 2000, 1000
 
 
@@ -34,19 +35,22 @@ VERSIONS: dict[Format, int] = dict.fromkeys(Format, 1)
 
 
 class Body(NamedTuple):
-    """The bytes of a request and what they are."""
+    """The bytes of a request and what they are. `attributes`: of the event, but for its data."""
 
     content: bytes
     content_type: str
+    attributes: tuple[tuple[str, str], ...] = ()
 
 
 class Shape(NamedTuple):
-    """All that decides how an event is written for a target: equal shapes give equal bodies."""
+    """All that decides how an event is written for a target: equal shapes give equal bodies. `binary`: the attributes
+    of a CloudEvent travel beside its data."""
 
     format: Format = Format.CLOUDEVENTS
     version: int = 1
     template: str = ""
     content_type: str = ""
+    binary: bool = False
 
 
 def check_shape(shape: Shape) -> None:
@@ -70,8 +74,12 @@ def write_event(shape: Shape, event: dict[str, Any], world: World) -> Body:
     Raises Invalid, with the reason for people, for an event of which a template makes nothing that can be sent.
     """
     if shape.format is Format.TEMPLATE:
-        return _templated(shape, event, world)
-    return _WRITERS[shape.format](event)
+        body = _templated(shape, event, world)
+    elif shape.binary and shape.format is Format.CLOUDEVENTS:
+        body = Body(canonical(event["data"]), JSON_TYPE)
+    else:
+        body = _WRITERS[shape.format](event)
+    return body._replace(attributes=tuple((name, event[name]) for name in _ATTRIBUTES if name in event))
 
 
 def _cloudevent(event: dict[str, Any]) -> Body:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from universal_registry.propagation.lane import Delivery, DeliveryState, Lane
+from universal_registry.propagation.lane import Delivery, Lane
 from universal_registry.propagation.ports import LaneQueries
-
-_MISSED = (DeliveryState.DEAD, DeliveryState.CANCELLED)
 
 
 async def gap_before(store: LaneQueries, lane: Lane, delivery: Delivery) -> str:
@@ -13,6 +11,5 @@ async def gap_before(store: LaneQueries, lane: Lane, delivery: Delivery) -> str:
     there is none."""
     if not lane.guard.gaps or delivery.op != "event":
         return ""
-    missed = await store.deliveries(lane_id=lane.lane_id, key=delivery.key, states=_MISSED)
-    before = [row.position for row in missed if row.op == "event" and row.position < delivery.position]
-    return f"{max(before).revision:016d}.{max(before).seq:06d}" if before else ""
+    missed = await store.missed_event(lane.lane_id, delivery.key, delivery.position)
+    return "" if missed is None else f"{missed.revision:016d}.{missed.seq:06d}"

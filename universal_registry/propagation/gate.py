@@ -4,6 +4,7 @@ every daemon knows the same at the same place, and after a restart too. Pure."""
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 import msgspec
@@ -29,6 +30,7 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
 
 class Gate:
     """Sessions that are paused, or have been ended, each with why. `news`: words whose deliveries are still to be done.
+    `heard`: there was one at all.
 
     `replays`: by the id of their session. `chained`: deliveries may wait for earlier hops of a chain.
     """
@@ -37,7 +39,9 @@ class Gate:
         self.paused: dict[str, str] = {}
         self.ended: dict[str, str] = {}
         self.replays: dict[str, Replay] = {}
+        self._begun: dict[Position, list[Replay]] = {}
         self.news: deque[Control] = deque()
+        self.heard = False
         self.chained = True
 
     def follow(self, change: Change) -> None:
@@ -64,6 +68,7 @@ class Gate:
         return Control(session_id=session_id, verb=Verb.CANCEL, place=None, reason=EXPIRED, at=now)
 
     def _set(self, verb: Verb, session_id: str, reason: str) -> None:
+        self.heard = True
         match verb:
             case Verb.PAUSE:
                 self.paused[session_id] = reason
@@ -74,7 +79,7 @@ class Gate:
                 self.ended[session_id] = reason
 
     def _replay(self, change: Change, event: Event) -> None:
-        self.replays[event.session] = Replay(
+        replay = Replay(
             session_id=event.session,
             of=event.of,
             targets=event.audience,
@@ -83,22 +88,38 @@ class Gate:
             select=event.select,
             begins=Position(change.revision, change.seq),
         )
+        self.replays[event.session] = replay
+        self._begun.setdefault(replay.begins, []).append(replay)
 
-    def forget_done(self, done: int) -> None:
-        """Words up to a place (packed) have been done to their deliveries already."""
-        self.news = deque(each for each in self.news if each.place is not None and each.place.packed > done)
+    def replays_at(self, place: Position) -> Sequence[Replay]:
+        """The replays that begin with the line at a place."""
+        return self._begun.get(place, ())
+
+    def forget_before(self, revision: int, under_way: Collection[str]) -> None:
+        """Drop the replays that began before a revision which every lane has passed; `under_way`: those that some lane
+        is sending."""
+        for place in [each for each in self._begun if each.revision < revision]:
+            kept = [each for each in self._begun.pop(place) if each.session_id in under_way]
+            if kept:
+                self._begun[place] = kept
+        self.replays = {each.session_id: each for replays in self._begun.values() for each in replays}
 
     def judged(self, row: Delivery) -> Delivery:
-        """The delivery, kept back or cancelled where its session is paused or has ended; the same one where it is not.
-        Only for one that nobody has under way."""
-        if not (self.paused or self.ended) or row.state not in LIVE_STATES:
+        """The delivery, kept back or cancelled where its session is paused or has ended, let go where it goes on; the
+        same one where nothing changes. Only for one that nobody has under way."""
+        kept = row.keep is Keep.PAUSED
+        if not (kept or self.paused or self.ended) or row.state not in LIVE_STATES:
             return row
         if reason := self.ended.get(row.session_id):
             return replace(row, state=DeliveryState.CANCELLED, keep=Keep.NONE, next_at=None, reason=reason)
-        if (reason := self.paused.get(row.session_id)) and row.keep is not Keep.PAUSED:
+        reason = self.paused.get(row.session_id)
+        if kept and not reason:
+            return replace(row, keep=Keep.NONE if row.waits_for is None else Keep.AFTER, reason=_GOES_ON)
+        if reason and not kept:
             return replace(row, keep=Keep.PAUSED, reason=reason)
         return row
 
 
 EXPIRED = "its deadline has passed"
+_GOES_ON = "its session was resumed"
 _DONE = {Verb.PAUSE: "paused", Verb.RESUME: "resumed", Verb.CANCEL: "cancelled"}

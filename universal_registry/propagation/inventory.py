@@ -14,7 +14,8 @@ from universal_registry.kernel.ids import SYSTEM_NAMESPACE
 from universal_registry.propagation import breaker
 from universal_registry.propagation.audience import Facts, facts_of
 from universal_registry.propagation.command import ON_DELIVERIES, obeyed
-from universal_registry.propagation.lane import Lane, Position
+from universal_registry.propagation.counterparts import Counterpart, Counterparts, nobody
+from universal_registry.propagation.lane import Delivery, DeliveryState, Keep, Lane, Position
 from universal_registry.propagation.ports import LaneCommands, LaneStore
 from universal_registry.propagation.route import CLASSIFICATION, RouteTable, full_address, parse_route
 from universal_registry.propagation.route import KIND as ROUTE_KIND
@@ -47,10 +48,25 @@ class EngineView(Protocol):
         ...
 
 
+class NoEngine:
+    """For those who only read: nothing is sent, so nothing is under way."""
+
+    def positions(self) -> Mapping[str, Position]:
+        """None but those in the store."""
+        return {}
+
+    def look(self) -> None:
+        """Whoever runs an engine finds the command."""
+
+    def lag(self) -> int:
+        """Not known without reading the log; a daemon or a driven command knows it."""
+        return UNKNOWN_LAG
+
+
 class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     """Targets and their records by address, the routes in force, lanes by target uid, and what is wrong with routes
     (name -> why). `head`: the newest revision. The secrets of the targets are left out. A route that follows stands
-    here with the targets of now."""
+    here with the targets of now. `counterparts`: the peers, by name."""
 
     targets: dict[str, Target]
     records: dict[str, Record]
@@ -61,6 +77,7 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     positions: dict[str, Position]
     now: datetime
     head: int = 0
+    counterparts: Mapping[str, Counterpart] = {}
 
     def lane(self, address: str) -> Lane | None:
         """The lane of a target; None while there is none."""
@@ -78,6 +95,23 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
             name = address.removeprefix(f"{SYSTEM_NAMESPACE}/")
             return f"no such target: ureg target add {shell_word(name)} URL"
         return target.held or (breaker.may_send(lane, self.now) if lane else "")
+
+    def lane_of(self, row: Delivery) -> Lane | None:
+        """The lane that a delivery is in."""
+        lane = self.lanes.get(row.lane_id)  # a lane has the id of its target
+        return lane if lane is not None and lane.lane_id == row.lane_id else None
+
+    def stands(self, row: Delivery) -> tuple[str, datetime | None]:
+        """Why a delivery has not arrived, and when it is tried next (None: unknown). What keeps its target back now is
+        said rather than what kept it when the row was stored, and nothing is tried before that ends."""
+        lane = self.lane_of(row)
+        if lane is None or row.keep is not Keep.NONE or row.state not in (DeliveryState.PENDING, DeliveryState.WAITING):
+            return row.reason, row.next_at
+        held = self.held(f"{lane.target_namespace}/{lane.target_name}")
+        if not held:
+            return row.reason, row.next_at
+        opens = breaker.opens_at(lane, self.now)
+        return held, opens if opens is None or row.next_at is None else max(opens, row.next_at)
 
     def require(self, text: str) -> str:
         """The address of a known target. Raises NotFound with what may have been meant."""
@@ -108,7 +142,9 @@ class Lanes(LaneStore, LaneCommands, Protocol):
     """The part of the propagation store that is read here."""
 
 
-async def take_inventory(service: RegistryService, store: Lanes, engine: EngineView) -> Inventory:
+async def take_inventory(
+    service: RegistryService, store: Lanes, engine: EngineView, counterparts: Counterparts = nobody
+) -> Inventory:
     """Read all of it now. Lanes stand there as they will be once they have done what they were told."""
     endpoints = await _all(service, TARGET_KIND)
     targets = [(_without_secret(read_target(service, record)), record) for record in endpoints]
@@ -133,6 +169,7 @@ async def take_inventory(service: RegistryService, store: Lanes, engine: EngineV
         positions=dict(engine.positions()),
         now=service.world.now(),
         head=(await service.log.head()).revision,
+        counterparts=await counterparts(),
     )
 
 

@@ -55,6 +55,11 @@ class Position(msgspec.Struct, frozen=True, order=True):
     seq: int
 
     @property
+    def whole(self) -> int:
+        """The newest revision of which nothing is left: a place inside a revision is not past it."""
+        return self.revision if self.seq == WHOLE else self.revision - 1
+
+    @property
     def packed(self) -> int:
         """As one number that sorts alike."""
         return (self.revision << _SEQ_BITS) + self.seq
@@ -75,6 +80,14 @@ class Backfill(msgspec.Struct, frozen=True, kw_only=True):
     route_uid: str
     upto: int
     at: int
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """A stored place of a lane: its cursor, and its backfill if one is under way."""
+
+    position: Position
+    hash8: str
+    backfill: Backfill | None = None
 
 
 class Guard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from universal_registry.kernel.errors import Invalid, Refused, UsageError
+from universal_registry.kernel.errors import Invalid, UsageError
 from universal_registry.registry.words import near, shown
 
 
@@ -40,17 +40,14 @@ ALIASES = {"chaining": "chain"}
 STOP, SKIP = "stop", "skip"
 ON_FAILURE = (STOP, SKIP)
 """What a chain does once a hop has been given up: wait until somebody redrives it, or go on without it."""
-_LATER = ("enable-stream",)
 
 
 def mode_named(word: str) -> str:
-    """The mode that a word means. Raises Refused for one that is not built yet, UsageError for a word that is none."""
+    """The mode that a word means. Raises UsageError for a word that is none."""
     word = ALIASES.get(word, word)
     if word in SHAPES:
         return word
-    if word in _LATER:
-        raise Refused(f"{word} is not built yet", hint="built: " + ", ".join(MODES))
-    guesses = near(word, (*MODES, *ALIASES, *_LATER))
+    guesses = near(word, (*MODES, *ALIASES))
     raise UsageError(
         f"unknown mode {shown(word)}", hint=f"did you mean {guesses[0]!r}?" if guesses else "one of " + ", ".join(MODES)
     )

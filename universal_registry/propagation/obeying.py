@@ -34,8 +34,12 @@ class Obedience:
         """Do what is there for the lanes at work. Whether there was anything."""
         commands = await self._store.commands()
         self._done &= {command.number for command in commands}
+        told = {each.delivery_id for each in commands if each.number in self._done}
         todo = [each for each in commands if each.number not in self._done and each.lane_id in self._runs]
         for command in todo:
+            if command.delivery_id and command.delivery_id in told:
+                continue  # what became of it by the word before is not stored yet
+            told.add(command.delivery_id)
             await self._do(command, self._runs[command.lane_id], news)
         return bool(todo)
 
@@ -48,6 +52,7 @@ class Obedience:
                 await self._row(command, run, row)
         run.lane = obeyed(run.lane, command, self._world.now())
         run.rows_changed = run.rows > 0
+        run.stir()
         self._done.add(command.number)
         self.outbox.lane(run.lane)
         self.outbox.obeyed(command.lane_id, command.number)

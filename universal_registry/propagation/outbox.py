@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from universal_registry.kernel.ids import Key
 from universal_registry.log.audit import Deed
-from universal_registry.propagation.lane import LIVE_STATES, Attempt, Counters, Delivery, Lane, Session, Settlements
+from universal_registry.propagation.lane import (
+    LIVE_STATES,
+    Attempt,
+    Counters,
+    Delivery,
+    DeliveryState,
+    Lane,
+    Session,
+    Settlements,
+)
 
 
 class Outbox:
@@ -88,6 +97,24 @@ class Outbox:
         self._attempts = [attempt for attempt in self._attempts if attempt.lane_id != lane_id]
         self._obeyed = {number: lane for number, lane in self._obeyed.items() if lane != lane_id}
         self._dropped.append(lane_id)
+
+    def waiting(self) -> Sequence[Delivery]:
+        """The newest word on each live row that is not stored yet, and that nobody has under way."""
+        rows = {row.delivery_id: row for row in self.before.waiting()} if self.before is not None else {}
+        newer = {**rows, **self._upserts}
+        return [
+            row
+            for row in newer.values()
+            if row.delivery_id not in self._removed
+            and row.state in LIVE_STATES
+            and row.state is not DeliveryState.SENDING
+        ]
+
+    def knows(self, delivery_id: str) -> bool:
+        """Whether there is a newer word on the row than what is stored."""
+        if delivery_id in self._upserts or delivery_id in self._removed:
+            return True
+        return self.before is not None and self.before.knows(delivery_id)
 
     def blocks(self, lane_id: str, key: Key | None) -> bool:
         """Whether the record (None: any) has a live row in the lane that is not stored yet."""

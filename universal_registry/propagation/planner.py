@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 
 import msgspec
 
 from universal_registry.kernel.ids import SYSTEM_NAMESPACE, Key
 from universal_registry.kernel.world import World
 from universal_registry.log.change import Change, Op
-from universal_registry.propagation.lane import WHOLE, Backfill, Delivery, Keep, Order, Position, WaitsFor, unpacked
+from universal_registry.propagation.lane import (
+    WHOLE,
+    Backfill,
+    Delivery,
+    Keep,
+    Mark,
+    Order,
+    Position,
+    WaitsFor,
+    unpacked,
+)
 from universal_registry.propagation.outbox import Outbox
 from universal_registry.propagation.plan import Planned, plan, plan_backfill, starts_backfill
 from universal_registry.propagation.ports import LaneStore
 from universal_registry.propagation.replay import repeater as repeater_of
 from universal_registry.propagation.route import Route
+from universal_registry.propagation.target import Target
 from universal_registry.propagation.topology import Topology
-from universal_registry.propagation.window import WINDOW, LaneRun, Mark
+from universal_registry.propagation.window import WAITS, WINDOW, LaneRun
 from universal_registry.registry.service import RegistryService
 
 # Others must get their turn while many lanes catch up: so many windows of backfills a pass.
@@ -27,6 +39,25 @@ _MOST_BLOCK_BYTES = 8 << 20
 # A window is filled again when half of it is free, which is as many lines as are read at once.
 AT_ONCE = WINDOW // 2
 Place = tuple[int, int]
+
+
+class _Targets(Mapping[str, Target]):
+    """The targets of lanes, by address."""
+
+    def __init__(self, runs: Mapping[str, LaneRun]) -> None:
+        self._runs = runs
+
+    def __getitem__(self, address: str) -> Target:
+        return self._runs[address].target
+
+    def __contains__(self, address: object) -> bool:
+        return address in self._runs
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._runs)
+
+    def __len__(self) -> int:
+        return len(self._runs)
 
 
 class Planner:
@@ -49,6 +80,7 @@ class Planner:
         self._world: World = service.world
         self._on_event = on_event
         self._news = False
+        self._announced: Change | None = None
         self._turn = 0
         self._blocks: dict[tuple[int, int | None], Sequence[Change]] = {}
         self._block_bytes = 0
@@ -58,28 +90,59 @@ class Planner:
         """All lines of some revisions from `after` on, the newest ones of the log, which need not be read again."""
         self._newest = (after, lines)
 
-    async def plan(self, runs: Sequence[LaneRun], upto: int, incarnation: str) -> bool:
+    async def plan(self, runs: Iterable[LaneRun], upto: int, incarnation: str) -> bool:
         """Plan a window for each lane that has room and lags behind revision `upto`, to which routes and targets have
         been followed: no line beyond it is looked at. True: some lane can go on at once."""
-        backfills = 0
-        groups: dict[Place, list[LaneRun]] = defaultdict(list)
-        self._turn += 1
-        for step in range(len(runs)):
-            run = runs[(step + self._turn) % len(runs)]
-            if not self.has_room(run):
-                continue
-            if run.scanned.backfill is not None:
-                backfills += 1
-                if backfills <= _BACKFILLS_A_PASS:
-                    await self._backfill(run, run.scanned.backfill, incarnation)
-            elif run.scanned.position < Position(upto, WHOLE):
-                groups[run.scanned.position.revision, run.scanned.position.seq].append(run)
-        for place, group in groups.items():
-            await self._window(place, group, upto, incarnation)
-        if not any(self.lags(run, upto) for run in runs):
+        full, backfills, groups = self._behind(runs, upto)
+        read = 0
+        for run in backfills:
+            if run.scanned.backfill is not None and read < _BACKFILLS_A_PASS:
+                read += await self._backfill(run, run.scanned.backfill, incarnation)
+        places = deque(sorted(groups))
+        while places:
+            place = places.popleft()
+            await self._window(place, groups, places, upto, incarnation)
+        left = self._lagging(chain(backfills, *groups.values()), upto)
+        if not (full or left):
             self._blocks.clear()
             self._block_bytes = 0
-        return any(self.has_room(run) and self.lags(run, upto) for run in runs)
+        return any(map(self.has_room, left))
+
+    def _lagging(self, runs: Iterable[LaneRun], upto: int) -> list[LaneRun]:
+        found: list[LaneRun] = []
+        mark, lags = None, False
+        for run in runs:
+            if run.scanned is not mark:
+                mark, lags = run.scanned, self.lags(run, upto)
+            if lags:
+                found.append(run)
+        return found
+
+    def _behind(self, runs: Iterable[LaneRun], upto: int) -> tuple[bool, list[LaneRun], dict[Place, list[LaneRun]]]:
+        """Whether a lane that lags has no room; those with room that backfill, in turns, and the others by their place.
+
+        Every lane comes by here each time: most of those that are nowhere else share one mark.
+        """
+        full, end = False, Position(upto, WHOLE)
+        backfills: list[LaneRun] = []
+        groups: dict[Place, list[LaneRun]] = {}
+        mark, group = None, None
+        for run in runs:
+            if run.scanned is not mark:
+                mark, group = run.scanned, None
+                if mark.backfill is not None:
+                    group = backfills
+                elif mark.position < end:
+                    group = groups.setdefault((mark.position.revision, mark.position.seq), [])
+            if group is None or run.handed_over:
+                continue
+            if self.has_room(run):
+                group.append(run)
+            else:
+                full = True
+        self._turn = (self._turn + _BACKFILLS_A_PASS) % max(1, len(backfills))
+        groups = {place: group for place, group in groups.items() if group}
+        return full, backfills[self._turn :] + backfills[: self._turn], groups
 
     def lags(self, run: LaneRun, upto: int) -> bool:
         """Whether the log has lines that the lane has not looked at."""
@@ -87,7 +150,7 @@ class Planner:
 
     def has_room(self, run: LaneRun) -> bool:
         """Whether the lane may plan on."""
-        return run.room >= AT_ONCE and run.rows < self.rows_per_lane
+        return run.unfinished <= WINDOW - AT_ONCE and run.rows < self.rows_per_lane
 
     def _is_full(self, run: LaneRun) -> bool:
         return run.room <= 0 or run.rows >= self.rows_per_lane
@@ -98,28 +161,33 @@ class Planner:
         return news
 
     def lag(self, run: LaneRun, upto: int) -> int:
-        """Lines that a lane held at its bound has not looked at: an upper bound of what waits for it in the log."""
-        return 0 if self.has_room(run) else max(0, upto - run.scanned.position.revision)
+        """Revisions that the lane has not looked at to their end: each may hold something for it."""
+        return max(0, upto - run.scanned.position.whole)
 
     # --- the common pass -------------------------------------------------------------------------------------------
 
-    async def _window(self, place: Place, group: list[LaneRun], upto: int, incarnation: str) -> None:
+    async def _window(
+        self, place: Place, groups: Mapping[Place, list[LaneRun]], later: deque[Place], upto: int, incarnation: str
+    ) -> None:
+        """One pass over lines after a place, for the lanes there; those at `later` places join it as it comes by."""
         lines = await self._read(*place, upto)
-        active = {run.target.address: run for run in group}
-        targets = {address: run.target for address, run in active.items()}
-        done = Mark(Position(*place), group[0].scanned.hash8)
+        active = {run.address: run for run in groups[place]}
+        targets = _Targets(active)
+        done = Mark(Position(*place), groups[place][0].scanned.hash8)
         try:
             for change in lines:
+                while later and later[0] < (change.revision, change.seq):
+                    active.update((run.address, run) for run in groups[later.popleft()])
                 if not active:
                     return
                 for address in self._stop_for_backfill(change, active):
-                    del active[address], targets[address]
+                    del active[address]
                 mark = Mark(Position(change.revision, change.seq), change.hash[:4].hex())
                 table = self._topology.routes.at(change.revision)
                 for planned in plan(change, None, table, targets, incarnation, self._topology.members):
                     await self._add(active[planned.target], change, planned, mark)
                     if self._is_full(active[planned.target]):
-                        del active[planned.target], targets[planned.target]
+                        del active[planned.target]
                 done = mark
             done = Mark(Position(lines[-1].revision if lines else place[0], WHOLE), done.hash8)
         finally:
@@ -169,7 +237,7 @@ class Planner:
     def _stop_for_replay(self, change: Change, active: dict[str, LaneRun]) -> list[str]:
         """A lane that meets a replay for it sends that before it goes on."""
         place = Position(change.revision, change.seq)
-        found = [each for each in self._topology.gate.replays.values() if each.begins == place]
+        found = self._topology.gate.replays_at(place)
         stopping = [address for replay in found for address in replay.targets if address in active]
         for replay in found:
             self._on_event(change)
@@ -181,12 +249,13 @@ class Planner:
 
     # --- backfills -------------------------------------------------------------------------------------------------
 
-    async def _backfill(self, run: LaneRun, backfill: Backfill, incarnation: str) -> None:
+    async def _backfill(self, run: LaneRun, backfill: Backfill, incarnation: str) -> bool:
+        """Plan a window of it. Whether the log was read: where no route sends anything there is nothing to read."""
         behind = msgspec.structs.replace(run.scanned, backfill=None)
         older = self._reader_of(run, backfill, incarnation)
         if older is None:
             run.scanned = behind
-            return
+            return False
         begun = unpacked(backfill.at)
         lines = await self._read(begun.revision, begun.seq, backfill.upto - 1)
         for change in lines:
@@ -197,8 +266,9 @@ class Planner:
                 continue
             await self._add(run, change, planned, mark)
             if self._is_full(run):
-                return
+                return True
         run.scanned = _at(behind, backfill, Position(lines[-1].revision, WHOLE)) if lines else behind
+        return True
 
     def _reader_of(
         self, run: LaneRun, backfill: Backfill, incarnation: str
@@ -259,13 +329,14 @@ class Planner:
             replay_of=planned.replay_of,
         )
         self._news = True
-        if change.op is Op.EVENT and not planned.replay_of:
+        if change.op is Op.EVENT and not planned.replay_of and change is not self._announced:
+            self._announced = change
             self._on_event(change)
         if planned.after:
             delivery = self._as_hop(delivery, planned, mark)
         delivery = self._topology.gate.judged(delivery)
         behind = "waits behind an earlier change of the same record" if blocked else ""
-        run.add(delivery, change, mark, delivery.reason or run.closed(now) or behind)
+        run.add(delivery, change, mark, delivery.reason or (WAITS if run.closed(now) else behind))
 
     def _as_hop(self, delivery: Delivery, planned: Planned, mark: Mark) -> Delivery:
         """A later hop of a chain is kept back until the earlier ones have the line. Who is past this lane's own place

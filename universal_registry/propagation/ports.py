@@ -12,7 +12,6 @@ from universal_registry.kernel.ids import Key
 from universal_registry.propagation.command import Command
 from universal_registry.propagation.lane import (
     Attempt,
-    Control,
     Counters,
     Delivery,
     Lane,
@@ -28,7 +27,8 @@ from universal_registry.security.addresses import Policy
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     """The exact bytes for one attempt, and the limits under which they may be sent. `timeout`: seconds, for all.
 
-    `insecure_http`: they may travel in clear beyond loopback.
+    `insecure_http`: they may travel in clear beyond loopback. `subject`, `credential`: of NATS, what to publish to and
+    as whom (`user:password`, or a token).
     """
 
     url: str
@@ -37,6 +37,8 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     network: Policy
     timeout: float = 30.0
     insecure_http: bool = False
+    subject: str = ""
+    credential: str | None = None
 
 
 class Transport(Protocol):
@@ -59,6 +61,14 @@ class Depth(msgspec.Struct, frozen=True, kw_only=True):
     counters: Counters
 
 
+class Birth(msgspec.Struct, frozen=True):
+    """When the propagation store was made, and the newest revision of the registry then: more than 0 when what was
+    delivered before is not known here."""
+
+    revision: int
+    at: datetime
+
+
 class Claimed(msgspec.Struct, frozen=True):
     """What a daemon holds now. `share`: of how many lanes it is to keep at most; more are for others. `lanes`: all of
     its own; None: those that it knew of, and no other."""
@@ -68,7 +78,15 @@ class Claimed(msgspec.Struct, frozen=True):
 
 
 class LaneStore(Protocol):
-    """The propagation store. `apply` is its only write besides taking ownership."""
+    """The propagation store. `apply` is its only write besides its birth and taking ownership."""
+
+    async def begin(self, revision: int, now: datetime) -> bool:
+        """Remember the birth of a store that is new, once. Whether it was."""
+        ...
+
+    async def birth(self) -> Birth | None:
+        """None: it is not known, since an older program made the store."""
+        ...
 
     async def lanes(self) -> Sequence[Lane]: ...
 
@@ -137,6 +155,10 @@ class LaneQueries(Protocol):
         """The row of one delivery; None: there is none, or it was delivered."""
         ...
 
+    async def missed_event(self, lane_id: str, key: Key, before: Position) -> Position | None:
+        """The newest event of a record before a place that the lane was to get and will not: dead or cancelled."""
+        ...
+
     async def attempts(self, delivery_id: str) -> Sequence[Attempt]: ...
 
     async def sessions(self, session_id: str | None = None) -> Sequence[Session]: ...
@@ -157,13 +179,11 @@ class Looked(msgspec.Struct, frozen=True):
 class SessionStore(Protocol):
     """What becomes of sessions, over all lanes."""
 
-    async def control(self, control: Control, incarnation: str) -> None:
-        """Do the word to the deliveries of its session that no daemon has under way, durably; one that is a line of the
-        log once, whoever asks."""
-        ...
-
-    async def controls_done(self, incarnation: str) -> int:
-        """The place (packed) of the newest such line that was done; 0 when none was."""
+    async def undone(
+        self, *, session_id: str | None = None, lane_id: str | None = None, after: Delivery | None = None, limit: int
+    ) -> Sequence[Delivery]:
+        """Live rows that nobody has under way, of a session or of a lane, by lane and in each by (revision, seq, id):
+        those behind one that came before."""
         ...
 
     async def release(self, after: Position, limit: int, now: datetime) -> Sequence[Looked]:

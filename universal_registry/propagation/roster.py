@@ -17,7 +17,7 @@ from universal_registry.propagation.outbox import Outbox
 from universal_registry.propagation.ports import LaneStore
 from universal_registry.propagation.target import Target
 from universal_registry.propagation.topology import Topology, targets_without_lane
-from universal_registry.propagation.window import LaneRun
+from universal_registry.propagation.window import LaneRun, Stirred
 from universal_registry.registry.service import RegistryService
 
 LEASE = timedelta(seconds=30)
@@ -44,6 +44,7 @@ class Roster:
         self._owner = service.world.new_id()
         self.runs: dict[str, LaneRun] = {}
         self.by_address: dict[str, LaneRun] = {}
+        self.stirred = Stirred()
         self._places = 0
         self._claimed_at = 0.0
         self._stored = False
@@ -103,6 +104,7 @@ class Roster:
         runs = sorted(self.runs.values(), key=lambda run: (not run.handed_over, len(run.flight), run.unfinished))
         for place, run in enumerate(runs):
             run.handed_over = place < surplus
+            run.stir()
         self._handed_over = runs[: max(0, surplus)]
 
     def _may_leave(self, run: LaneRun) -> bool:
@@ -124,6 +126,11 @@ class Roster:
         """The lowest revision that a lane at work has read up to; 0 when lanes from further back may come to us."""
         return 0 if self._shared else min((run.scanned.position.revision for run in self.runs.values()), default=0)
 
+    @property
+    def backfills(self) -> set[str]:
+        """What the lanes at work are sending the older state of: uids of routes, ids of replays."""
+        return {run.scanned.backfill.route_uid for run in self.runs.values() if run.scanned.backfill is not None}
+
     # --- which there are -------------------------------------------------------------------------------------------
 
     async def adopt(self, lane: Lane) -> None:
@@ -141,7 +148,7 @@ class Roster:
                 self.outbox.drop(lane.lane_id)
                 self._reborn.add(lane.lane_id)
                 return
-        run = LaneRun(probe_undecided(lane, self._world.now()), target)
+        run = LaneRun(probe_undecided(lane, self._world.now()), target, self.stirred)
         if lane.guard.target != target.revision:  # as in `refresh`, for a word that came while nobody ran
             self._follow(run, target, moved=True)
         self._run(run)
@@ -169,7 +176,7 @@ class Roster:
         if not self._shared or lane.lane_id in self._reborn:
             self._reborn.discard(lane.lane_id)
             lane = replace(lane, owner=self._owner, generation=1)
-            self._run(LaneRun(lane, target))
+            self._run(LaneRun(lane, target, self.stirred))
             self.outbox.lane(lane)
         elif lane.lane_id not in self._elsewhere:
             self._elsewhere.add(lane.lane_id)
@@ -181,6 +188,7 @@ class Roster:
         lane = after_target_change(run.lane, target.traffic.order, moved=moved)
         guard = replace(lane.guard, target=target.revision)
         run.lane = replace(lane, transport=target.transport, guard=guard)
+        run.stir()
 
     def after_clock_step(self, now: datetime, retry: RetrySettings, *, seen: bool) -> None:
         """No lane waits longer because the clock went back. `seen`: it did; else only where a lane tells of it."""
@@ -202,5 +210,6 @@ class Roster:
 
     def _forget(self, run: LaneRun) -> None:
         del self.runs[run.lane.lane_id]
+        self.stirred.forget(run)
         if self.by_address.get(run.target.address) is run:
             del self.by_address[run.target.address]

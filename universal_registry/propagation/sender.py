@@ -6,7 +6,14 @@ from collections.abc import Mapping
 
 from msgspec.structs import replace
 
-from universal_registry.kernel.errors import Corrupt, CursorMismatch, Invalid, Refused, RegistryError
+from universal_registry.kernel.errors import (
+    Corrupt,
+    CursorMismatch,
+    Invalid,
+    Refused,
+    RegistryError,
+    StorageUnavailable,
+)
 from universal_registry.log.change import Change, Op
 from universal_registry.propagation.deliver import Packer, event_of
 from universal_registry.propagation.formats import Body, Shape, write_event
@@ -38,7 +45,8 @@ class Sender:
 
     async def send(self, target: Target, delivery: Delivery, change: Change | None, gap: str = "") -> Outcome:
         """Make one attempt; `change` is the line where it is at hand. What goes wrong becomes the outcome. `gap`: the
-        sequence of the event before this one that the target will not get."""
+        sequence of the event before this one that the target will not get. Raises StorageUnavailable: nothing was sent.
+        """
         transport = self._transports.get(target.transport)
         if transport is None:
             reason = f"transport {target.transport!r} is not built yet"
@@ -49,6 +57,8 @@ class Sender:
                 envelope = replace(envelope, headers=(*envelope.headers, ("gap-after", gap)))
         except (Corrupt, CursorMismatch, Invalid) as error:
             return Rejected(reason=str(error), status=None, milliseconds=0.0)  # a repeat would end the same
+        except StorageUnavailable:
+            raise
         except RegistryError as error:
             refused = isinstance(error, Refused)
             return Failed(reason=str(error), status=None, milliseconds=0.0, setup=refused)
@@ -61,10 +71,11 @@ class Sender:
             raise CursorMismatch(f"line {delivery.revision}.{delivery.seq} is no longer in the log")
         # What the route allows, and only to a target that seals: secrets never leave in clear.
         with_secrets = self._routes.secrets_allowed(delivery.route_uid) and self.packer.may_hold_secrets(target)
-        place = (change.revision, change.seq, with_secrets, target.shape)
+        shape = self.packer.shape(target, with_secrets=with_secrets)
+        place = (change.revision, change.seq, with_secrets, shape)
         body = self._bodies.get(place)
         if body is None:
-            body = write_event(target.shape, self._render(change, with_secrets), self._service.world)
+            body = write_event(shape, self._render(change, with_secrets), self._service.world)
             self._keep(place, body)
         envelope = self.packer.pack(delivery.delivery_id, body, target, with_secrets=with_secrets)
         if not delivery.replay_of:

@@ -9,12 +9,13 @@ from typing import Any
 
 import msgspec
 
-from universal_registry.kernel.errors import Conflict, Invalid, NotFound, UsageError
+from universal_registry.kernel.errors import Conflict, Invalid, NotFound, Refused, UsageError
 from universal_registry.kernel.ids import SYSTEM_NAMESPACE, Key
 from universal_registry.log.cursor import parse_cursor
 from universal_registry.propagation.gate import Replay
 from universal_registry.propagation.inventory import Inventory
 from universal_registry.propagation.lane import Position, Verb
+from universal_registry.propagation.modes import SHAPES
 from universal_registry.propagation.plan import CONTROL, REPLAY
 from universal_registry.propagation.replay import Repeater
 from universal_registry.propagation.route import KIND as ROUTE_KIND
@@ -41,6 +42,8 @@ async def tell_session(
     """Pause, resume or cancel: `session`, `verb`, `changed`, `delivered` (targets that have it already) and `undone`
     (target -> deliveries that have not arrived). What is under way ends as it will. Raises NotFound, Conflict."""
     found = await one_session(service, store, inventory, session_id)
+    if SHAPES[found["mode"]].two_way and verb is not Verb.CANCEL:
+        raise Refused(f"a {found['mode']} session goes on as the link does", hint=f"ureg peer {verb.value} NAME")
     is_over = not found["standing"] and found["state"] in _OVER
     if is_over or (found["standing"] and found["route"] is None):
         if verb is Verb.CANCEL and found["state"] == "cancelled":

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from universal_registry.kernel.errors import NotFound
 from universal_registry.kernel.ids import SYSTEM_NAMESPACE, Key
 from universal_registry.log.change import Change, Op
+from universal_registry.propagation.counterparts import overall, side_of
 from universal_registry.propagation.gate import Gate
 from universal_registry.propagation.inventory import Inventory
 from universal_registry.propagation.lane import (
@@ -66,11 +67,10 @@ async def one_session(service: RegistryService, store: Store, inventory: Invento
         stored = await store.sessions(session_id)
         session = stored[0] if stored else await _unplanned(service, inventory, session_id)
         found = _one_shot(inventory, session, rows, gate)
-    addresses = {lane.lane_id: f"{lane.target_namespace}/{lane.target_name}" for lane in inventory.lanes.values()}
     steps = await store.transitions(session_id)
     return {
         **found,
-        "deliveries": [delivery_view(row, addresses.get(row.lane_id)) for row in rows],
+        "deliveries": [delivery_view(inventory, row) for row in rows],
         "steps": [
             {"at": moment_text(each.at), "from": each.before, "to": each.state, "reason": each.reason} for each in steps
         ],
@@ -96,7 +96,7 @@ def control_key(session_id: str) -> Key:
 
 def _standing(inventory: Inventory, route: Route, head: int, rows: Sequence[Delivery], gate: Gate) -> dict[str, Any]:
     """In sync: each lane has read all of the log, nothing waits. Degraded: something waits, is held or was given up."""
-    targets = [_unlinked(address) for address in route.peers]
+    targets = [{**side_of(address, route.selector, inventory.counterparts), **_counts(())} for address in route.peers]
     mine = _by_address(inventory, rows)
     paused = gate.paused.get(route.uid, "")
     for address in route.targets:
@@ -106,16 +106,18 @@ def _standing(inventory: Inventory, route: Route, head: int, rows: Sequence[Deli
         targets.append(_target(address, mine.get(address, ()), held, "in_sync" if read and not held else "syncing"))
     _stopped(targets, mine)
     states = [str(each["state"]) for each in targets]
-    overall = "planned" if route.peers else "in_sync" if set(states) <= {"in_sync"} else "syncing"
-    if {"waiting", "held", "dead"} & set(states):
-        overall = "degraded"
+    state = "in_sync" if set(states) <= {"in_sync"} else "syncing"
+    if route.peers:
+        state = overall(states)
+    elif {"waiting", "held", "dead"} & set(states):
+        state = "degraded"
     return {
         "session": route.uid,
         "standing": True,
         "mode": route.mode,
         "source": route.source,
         "route": route.name,
-        "state": "paused" if paused else overall,
+        "state": "paused" if paused else state,
         "reason": paused,
         "revision": route.revision,
         "created_at": route.created_at,
@@ -125,12 +127,6 @@ def _standing(inventory: Inventory, route: Route, head: int, rows: Sequence[Deli
         "targets": targets,
         "counts": dict(Counter(states)),
     }
-
-
-def _unlinked(address: str) -> dict[str, Any]:
-    """The other side of a two-way session: nothing is exchanged with it."""
-    reason = "no peer: registries cannot be linked yet, and nothing is exchanged until they can"
-    return {"target": address, "state": "planned", "reason": reason, **_counts(())}
 
 
 def _one_shot(inventory: Inventory, session: Session, rows: Sequence[Delivery], gate: Gate) -> dict[str, Any]:

@@ -13,12 +13,13 @@ import msgspec
 
 from universal_registry.kernel.errors import AddressRefused, Invalid
 from universal_registry.kernel.ids import SYSTEM_NAMESPACE
+from universal_registry.propagation import nats
 from universal_registry.propagation.formats import Format, Shape, check_shape
 from universal_registry.propagation.lane import Order
 from universal_registry.propagation.traffic import AtFault, Revisions, Traffic
 from universal_registry.registry.record import Record
 from universal_registry.registry.words import shown
-from universal_registry.security.addresses import Policy, check_url
+from universal_registry.security.addresses import Policy, check_url, is_clear, is_nats, transport_for
 from universal_registry.security.signing import parse_secret
 from universal_registry.security.wire import parse_wire_key
 
@@ -28,6 +29,7 @@ VALIDATED_AT, VALIDATED_URL = "validated_at", "validated_url"
 _MOST_IN_FLIGHT = 10_000
 _LONGEST_TIMEOUT = 3600.0
 _HIGHEST_RATE = 100_000.0
+_OF_ONE_SCHEME = ("nats", "websocket")
 _SHAPED = ("format", "format_version", "template", "content_type")
 _CONTENT_TYPE = re.compile(r"[\w.+-]{1,60}/[\w.+-]{1,60}(; *[\w-]+=[\w.-]+){0,4}", re.ASCII)
 Word = TypeVar("Word", bound=StrEnum)
@@ -52,8 +54,9 @@ class Seal(StrEnum):
 class Target(msgspec.Struct, frozen=True, kw_only=True):
     """What one lane delivers to. `url` None: declared, without an address yet. `timeout`: seconds for one attempt.
 
-    `secret` is the signing secret in clear (`whsec_...`; None: no v1 signature), `seal_key` the sealing key
-    (`sealkey_...`), and of each the one before, with the moment when its overlap ends. Neither these nor the URL appear
+    `credential`: as whom a NATS server knows us, `user:password` or a token. `secret` is the signing
+    secret in clear (`whsec_...`; None: no v1 signature), `seal_key` the sealing key (`sealkey_...`), and of each
+    the one before, with the moment when its overlap ends. Neither these nor the URL appear
     in the repr. `in_flight` and `timeout` None: the settings decide. `fault`: why its record cannot be used as it
     stands, or empty. `updated_at`: of its record. `validated_at`: when its receiver answered a challenge at this URL.
     """
@@ -86,6 +89,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     content_type: str = ""
     validated_at: str = ""
     traffic: Traffic = Traffic()
+    credential: str | None = None
 
     @property
     def shape(self) -> Shape:
@@ -94,8 +98,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def in_clear(self) -> bool:
-        """Whether its URL is http beyond this machine: whoever is on the way reads what is not sealed."""
-        return (self.url or "").lower().startswith("http:") and self.network is not Policy.LOOPBACK
+        """Whether its URL is http or nats beyond this machine: whoever is on the way reads what is not sealed."""
+        return is_clear(self.url) and self.network is not Policy.LOOPBACK
 
     def secrets_at(self, now: datetime) -> tuple[str, ...]:
         """The secrets that sign now, the newest first: while a secret is rotated, the one before, too."""
@@ -169,8 +173,9 @@ def _read(name: str, url: object, delivery: dict[str, Any]) -> dict[str, Any]:
     shape = reader.shape()
     read = {
         "traffic": reader.traffic(),
-        "transport": reader.text("transport", "webhook") or "webhook",
+        "transport": reader.transport(url),
         "url": reader.url(url, insecure_http),
+        "credential": reader.credential(url),
         "secret": reader.secret("secret", parse_secret),
         "network": reader.word("network", Policy.PUBLIC),
         "format": shape.format.value,
@@ -224,14 +229,31 @@ class _Reader:
         value = self._delivery.get(field, default)
         if value is None or isinstance(value, str):
             return value
-        self._bad(field, "no text" if "secret" in field or "key" in field else value, "text")
+        self._bad(field, "no text" if any(word in field for word in ("secret", "key", "credential")) else value, "text")
         return default
+
+    def transport(self, url: object) -> str:
+        transport = self.text("transport", "webhook") or "webhook"
+        if isinstance(url, str) and url:
+            wanted = transport_for(url)
+            if transport != wanted and not {transport, wanted}.isdisjoint(_OF_ONE_SCHEME):
+                self._bad("transport", transport, f"{wanted}, which its URL is for")
+        return transport
+
+    def credential(self, url: object) -> str | None:
+        """As whom NATS knows us; never shown to whoever is on the way."""
+        credential = self.text("credential", None)
+        if credential and is_clear(url if isinstance(url, str) else "") and self._delivery.get("network") != "loopback":
+            self.fault = self.fault or "spec.delivery.credential would travel in clear: use tls:// instead of nats://"
+        return credential or None
 
     def url(self, value: object, insecure_http: bool) -> str | None:
         if not isinstance(value, str) or not value:
             return None
         try:
-            check_url(value, insecure_http=insecure_http)
+            parts = check_url(value, insecure_http=insecure_http)
+            if is_nats(value):
+                nats.check_prefix(parts.target)
         except (Invalid, AddressRefused) as error:
             self.fault = self.fault or f"spec.url: {error}"
         return value

@@ -26,7 +26,7 @@ from universal_registry.registry.record import Record
 from universal_registry.registry.selector import parse_selector
 from universal_registry.registry.service import Actor, RegistryService, Written
 from universal_registry.registry.words import shown
-from universal_registry.security.addresses import Policy, check_url
+from universal_registry.security.addresses import Policy, check_url, is_clear, take_credential, transport_for
 from universal_registry.security.cipher import KEPT
 from universal_registry.security.signing import new_secret, parse_secret
 from universal_registry.security.wire import new_wire_key
@@ -78,7 +78,10 @@ class TargetChange:
         self._name = check_name(self._address.removeprefix(f"{SYSTEM_NAMESPACE}/"))
         self._known = inventory.targets.get(self._address)
         self._verb = "set" if url is None else "add"
-        self._url = self._known.url if url is None and self._known else url
+        self._url: str | None = self._known.url if url is None and self._known else None
+        self._credential: str | None = None
+        if url is not None:
+            self._url, self._credential = take_credential(url)
         self._notes: list[str] = []
         self._warnings: list[str] = []
         self._made: dict[str, str] = {}
@@ -143,6 +146,10 @@ class TargetChange:
             insecure = known is not None and known.insecure_http and not moved
         url = check_url(self._url, insecure_http=insecure)
         place: dict[str, Any] = {"insecure_http": True if insecure else None}
+        if self._credential or moved:  # one that is moved never shows the new place the credential of the old one
+            place["credential"] = self._credential
+        if moved:
+            place["transport"] = transport_for(self._url)
         if moved or options.network is not None:
             policy, note = declare.network_for(url, options.network, admin=self._actor.admin)
             place["network"] = policy.value
@@ -159,14 +166,15 @@ class TargetChange:
         """A sealing key, where one is needed and there is none."""
         seal = whole.get("seal", Seal.AUTO.value)
         clear = bool(whole.get("insecure_http")) and whole.get("network") != Policy.LOOPBACK.value
-        clear = clear and (self._url or "").lower().startswith("http:")
+        clear = clear and is_clear(self._url)
         needed = seal == Seal.ALWAYS.value or (seal == Seal.AUTO.value and clear)
         if whole.get("seal_key") or not needed or not (asked or self._moved):
             return {}
         key = self._made["seal_key"] = new_wire_key(self._service.world)
         if not asked:
+            scheme = (self._url or "").partition(":")[0].lower()
             self._notes.append(
-                "http:// is read by whoever is on the way: bodies are sealed (--seal never: they are not)"
+                f"{scheme}:// is read by whoever is on the way: bodies are sealed (--seal never: they are not)"
             )
         return {"seal_key": key}
 

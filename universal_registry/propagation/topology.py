@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from msgspec.structs import replace
 
@@ -73,6 +73,12 @@ class Topology:
             self._born[address] = (Position(change.revision, change.seq), change.hash[:4].hex())
         self.targets[address] = target
         return target != before or moved
+
+    def forget_before(self, revision: int, backfills: Collection[str]) -> None:
+        """Drop what no lane at or beyond `revision` can ask for; `backfills`: of the routes and replays that lanes are
+        sending the state of."""
+        self.routes.forget_before(revision)
+        self.gate.forget_before(revision, backfills)
 
     def means(self, route: Route, address: str, revision: int | None = None) -> bool:
         """Whether the route went to the target at a revision, or goes to it as far as the log was read."""

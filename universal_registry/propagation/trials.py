@@ -81,7 +81,7 @@ class Trial:
         return self._packer.pack(f"{what}_{event_id}", self._written(event), self._target)
 
     def _written(self, event: dict[str, Any]) -> Body:
-        return write_event(self._target.shape, event, self._service.world)
+        return write_event(self._packer.shape(self._target), event, self._service.world)
 
     async def _send(self, envelope: Envelope) -> Outcome:
         transport = self._transports.get(self._target.transport)
@@ -105,8 +105,8 @@ def _view(target: Target, outcome: Outcome) -> dict[str, Any]:
 def _request_view(envelope: Envelope) -> dict[str, Any]:
     """The exact request: what a receiver sees, and needs to check its own verification against."""
     return {
-        "method": "POST",
-        "url": envelope.url,
+        "method": "PUB" if envelope.subject else "POST",
+        "url": envelope.url.rpartition("/")[0] + "/" + envelope.subject if envelope.subject else envelope.url,
         "headers": [list(header) for header in envelope.headers],
         "body": envelope.body.decode(),
     }

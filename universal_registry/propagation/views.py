@@ -60,12 +60,12 @@ def target_view(inventory: Inventory, address: str) -> dict[str, Any]:
 
 def drift_view(inventory: Inventory, address: str) -> dict[str, Any]:
     """How far a target is from what it is to have: deliveries that wait, that were given up, and revisions that nobody
-    has looked at for it yet."""
+    has looked at for it to their end."""
     lane = inventory.lane(address)
     routed = bool(inventory.table.by_target.get(address))
     unread = 0
     if routed:
-        unread = max(0, inventory.head - (inventory.position(lane).revision if lane else 0))
+        unread = max(0, inventory.head - (inventory.position(lane).whole if lane else 0))
     waiting, dead = (lane.rows, lane.dead) if lane else (0, 0)
     backfill = lane is not None and lane.backfill is not None
     return {
@@ -121,11 +121,13 @@ def route_view(route: Route) -> dict[str, Any]:
     }
 
 
-def delivery_view(delivery: Delivery, address: str | None) -> dict[str, Any]:
-    """A delivery row; `address` is its target's."""
+def delivery_view(inventory: Inventory, delivery: Delivery) -> dict[str, Any]:
+    """A delivery row. `reason`, `next_at`: as its target stands now."""
+    lane = inventory.lane_of(delivery)
+    reason, next_at = inventory.stands(delivery)
     return {
         "delivery": delivery.delivery_id,
-        "target": address,
+        "target": f"{lane.target_namespace}/{lane.target_name}" if lane else None,
         "session": delivery.session_id,
         "op": delivery.op,
         "key": str(delivery.key),
@@ -135,8 +137,8 @@ def delivery_view(delivery: Delivery, address: str | None) -> dict[str, Any]:
         "held": delivery.keep.value or None,
         "replay_of": delivery.replay_of or None,
         "attempts": delivery.attempts,
-        "next_at": moment_text(delivery.next_at),
-        "reason": delivery.reason,
+        "next_at": moment_text(next_at),
+        "reason": reason,
         "created_at": moment_text(delivery.created_at),
         "updated_at": moment_text(delivery.updated_at),
     }

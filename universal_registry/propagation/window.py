@@ -17,21 +17,16 @@ from universal_registry.kernel.ids import Key
 from universal_registry.log.change import Change
 from universal_registry.propagation.breaker import may_send, probe_due
 from universal_registry.propagation.fairness import Standing
-from universal_registry.propagation.lane import LIVE_STATES, Backfill, Delivery, DeliveryState, Lane, Order, Position
+from universal_registry.propagation.lane import LIVE_STATES, Delivery, DeliveryState, Lane, Mark, Order
 from universal_registry.propagation.target import Target
 from universal_registry.propagation.traffic import Revisions
 
 WINDOW = 256
+WAITS = "waits for its target"
 _ALL = Key("", "", "")
 _EVENT = "event"
-
-
-class Mark(msgspec.Struct, frozen=True):
-    """A stored place of a lane: its cursor, and its backfill if one is under way."""
-
-    position: Position
-    hash8: str
-    backfill: Backfill | None = None
+Judge = Callable[[Delivery], Delivery]
+"""A delivery as it should be now by what people said; the same one where that is as it is."""
 
 
 class Fresh(msgspec.Struct, frozen=True, eq=False):
@@ -57,6 +52,25 @@ class Job(msgspec.Struct, eq=False):
     since: float = 0.0
 
 
+class Stirred:
+    """Lanes that may have something in hand, so that nobody has to walk all of them. One that has is here for certain;
+    whoever finds one that has nothing any more takes it out.
+
+    `sendable`: attempts may be ready, or their standing may have changed; `parked`: rows wait to be stored; `rowed`:
+    there are live rows.
+    """
+
+    def __init__(self) -> None:
+        self.sendable: dict[LaneRun, None] = {}
+        self.parked: dict[LaneRun, None] = {}
+        self.rowed: dict[LaneRun, None] = {}
+
+    def forget(self, run: LaneRun) -> None:
+        """The lane is no longer at work."""
+        for lanes in (self.sendable, self.parked, self.rowed):
+            lanes.pop(run, None)
+
+
 class LaneRun:
     """One lane at work.
 
@@ -67,9 +81,11 @@ class LaneRun:
     `_overtaken`: rows that `commit_point` made, by record: later lines of it may be `ready` still, and wait for them.
     """
 
-    def __init__(self, lane: Lane, target: Target) -> None:
+    def __init__(self, lane: Lane, target: Target, stirred: Stirred | None = None) -> None:
         self.lane = lane
         self.target = target
+        self.address = target.address
+        self._stirred = stirred or Stirred()
         self.scanned = Mark(lane.position, lane.hash8, lane.backfill)
         self.rows = lane.rows
         self.rows_changed = lane.rows > 0
@@ -88,12 +104,18 @@ class LaneRun:
         self._passed: tuple[int, Mark] | None = None
         self._busy: set[Key] = set()
         self._overtaken: dict[Key, set[str]] = {}
-        self._unstored: list[Delivery] = []
+        self._unstored: dict[str, Delivery] = {}
         self._unstored_keys: set[Key] = set()
+        if self.rows:
+            self._stirred.rowed[self] = None
 
     def closed(self, now: datetime) -> str:
         """Why nothing at all may be sent now, not even a probe; empty when something may."""
         return self.target.held or ("" if probe_due(self.lane, now) else may_send(self.lane, now))
+
+    def stir(self) -> None:
+        """Something may be ready, or its standing may have changed."""
+        self._stirred.sendable[self] = None
 
     @property
     def weight(self) -> int:
@@ -138,6 +160,7 @@ class LaneRun:
         self._order += 1
         self._open[fresh.order] = fresh
         self.ready.append(fresh)
+        self.stir()
         self.scanned = mark
         if reason:
             self.park([fresh], reason)
@@ -155,6 +178,9 @@ class LaneRun:
         self.leaving.update(row.delivery_id for row in rows)
         self.rows -= len(rows)
         self.rows_changed = True
+        for row in rows:
+            self._caught_up(row.delivery_id, self.key_of(row))
+        self.stir()
         self._superseded(len(rows))
 
     def _superseded(self, count: int) -> None:
@@ -186,6 +212,7 @@ class LaneRun:
     def revive(self, row: Delivery) -> None:
         """A dead row lives again; whoever says so stores it."""
         self.rows += row.state in LIVE_STATES
+        self._stirred.rowed[self] = None
         self.row_version += 1
         self.rows_changed = True
 
@@ -195,6 +222,13 @@ class LaneRun:
         if key in self._busy:
             return True
         return any(fresh.key == key and fresh.delivery.position < row.position for fresh in self._open.values())
+
+    def claims_stored(self, rows: Iterable[Delivery], judged: Judge) -> None:
+        """These are stored as under way, and may be; but not those of which people thought otherwise meanwhile."""
+        self.due.extend(rows)
+        self.claiming = []
+        self._recall_due(judged)
+        self.stir()
 
     def claim(self, rows: Iterable[Delivery], limit: int) -> list[Delivery]:
         """Take rows to be tried, except for what would be blamed for nothing: of those over which a daemon has ended
@@ -216,6 +250,16 @@ class LaneRun:
         self.rows_changed = self.rows_changed or bool(rows)
         return rows
 
+    def put_back(self, job: Job) -> None:
+        """Nothing was sent: the attempt is still to be made."""
+        del self.flight[job.delivery.delivery_id]
+        self._busy.discard(job.key)
+        if job.fresh is not None:
+            self.ready.appendleft(job.fresh)
+        else:
+            self.due.appendleft(job.delivery)
+        self.stir()
+
     @property
     def is_at_rest(self) -> bool:
         """Whether nothing is under way, nor to be stored: what is planned besides, somebody else plans again."""
@@ -227,6 +271,7 @@ class LaneRun:
         Planned lines of the same record wait behind a row that is tried again.
         """
         delivery_id, key = job.delivery.delivery_id, job.key
+        self.stir()
         self.flight.pop(delivery_id, None)
         self.claimed.pop(delivery_id, None)
         self._busy.discard(key)
@@ -251,21 +296,47 @@ class LaneRun:
             self._pass(fresh)
             self._put(msgspec.structs.replace(fresh.delivery, reason=reason))
 
-    def recall(self, judged: Callable[[Delivery], Delivery]) -> None:
-        """Planned lines that may not be sent any more become rows, as they were judged."""
+    def recall(self, judged: Judge) -> None:
+        """What is in hand here and nobody has under way becomes rows as judged now, where that is otherwise."""
+        self._recall_due(judged)
         for fresh in list(self.ready):
             row = judged(fresh.delivery)
             if row is not fresh.delivery:
                 self.ready.remove(fresh)
                 self._pass(fresh)
                 self._put(row)
+        for row in [each for each in self._unstored.values() if each.state is not DeliveryState.SENDING]:
+            if (now_so := judged(row)) is not row:
+                self.restate(now_so)
+
+    def _recall_due(self, judged: Judge) -> None:
+        for row in list(self.due):
+            if (now_so := judged(row)) is not row:
+                self.due.remove(row)
+                del self.claimed[row.delivery_id]
+                self.restate(now_so)
+
+    def restate(self, row: Delivery) -> None:
+        """A live row that nobody has under way is to be stored as it is now. One that lives no more is waited for no
+        longer."""
+        self.rows -= 1
+        if row.state not in LIVE_STATES:
+            self._caught_up(row.delivery_id, self.key_of(row))
+            self.stir()
+        self._put(row)
+
+    def has_in_hand(self, delivery_id: str) -> bool:
+        """Whether more is known of the row here than the store says."""
+        return delivery_id in self.claimed or delivery_id in self.leaving or delivery_id in self._unstored
 
     def _put(self, row: Delivery) -> None:
         self.row_version += 1
         self.rows_changed = True
-        self._unstored.append(row)
+        self._unstored[row.delivery_id] = row
+        self._stirred.parked[self] = None
         if row.state in LIVE_STATES:
             self.rows += 1
+            self._stirred.rowed[self] = None
             self._unstored_keys.add(self.key_of(row))
 
     # --- committing ----------------------------------------------------------------------------------------------
@@ -286,7 +357,7 @@ class LaneRun:
         successor sends at most these again.
         """
         mark = self._mark()
-        rows, self._unstored = self._unstored, []
+        rows, self._unstored = list(self._unstored.values()), {}
         self._unstored_keys.clear()
         return mark, rows
 

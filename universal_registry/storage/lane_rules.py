@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+import msgspec
+
 from universal_registry.kernel.errors import Invalid
 from universal_registry.kernel.ids import Key
 from universal_registry.kernel.settings import SLOW_PHASE, RetrySettings
-from universal_registry.propagation.lane import Control, DeliveryState, Settlements
+from universal_registry.propagation.lane import Delivery, DeliveryState, Settlements
+from universal_registry.propagation.ports import Birth
 
 CRASH_LIMIT = 3
 NOTHING = Settlements()
@@ -44,12 +47,22 @@ def retries(retry: RetrySettings) -> int:
     return retry.max_retries + (len(SLOW_PHASE) if retry.slow_phase else 0)
 
 
-def control_mark(control: Control, incarnation: str) -> str:
-    """How a store remembers that it has done the word: "incarnation:place"; empty for what is no line of the log."""
-    return "" if control.place is None else f"{incarnation}:{control.place.packed}"
+def birth_text(birth: Birth) -> str:
+    """How a store keeps its birth."""
+    return msgspec.json.encode(birth).decode()
 
 
-def place_of_mark(mark: str, incarnation: str) -> int:
-    """The place of a mark, packed; 0 when it is of another history, or none."""
-    whose, _, place = mark.partition(":")
-    return int(place) if whose == incarnation else 0
+def birth_of(text: str) -> Birth:
+    """The birth that a store kept."""
+    return msgspec.json.decode(text, type=Birth)
+
+
+def undone_query(
+    session_id: str | None, lane_id: str | None, after: Delivery | None
+) -> tuple[str, dict[str, str | int]]:
+    """The name of the query for a page of undone rows, and what it takes, in order: `whose`, and the row before."""
+    place = ("", -1, -1, "") if after is None else (after.lane_id, after.revision, after.seq, after.delivery_id)
+    named: dict[str, str | int] = dict(zip(("lane", "revision", "seq", "id"), place, strict=True))
+    if session_id is not None:
+        return "undone_of_session", {"whose": session_id, **named}
+    return "undone_of_lane", {"whose": lane_id or "", **named}

@@ -19,7 +19,6 @@ from universal_registry.log.audit import Deed
 from universal_registry.propagation.command import Command
 from universal_registry.propagation.lane import (
     Attempt,
-    Control,
     Counters,
     Delivery,
     Lane,
@@ -28,7 +27,7 @@ from universal_registry.propagation.lane import (
     Settlements,
     Transition,
 )
-from universal_registry.propagation.ports import Claimed, Depth, Looked
+from universal_registry.propagation.ports import Birth, Claimed, Depth, Looked
 from universal_registry.storage.audit_postgres import append
 from universal_registry.storage.lane_rows import (
     attempt_from,
@@ -48,11 +47,12 @@ from universal_registry.storage.lane_rows import (
 from universal_registry.storage.lane_rules import (
     CRASH_LIMIT,
     NOTHING,
+    birth_of,
+    birth_text,
     check_lanes_given,
-    control_mark,
     delivery_query,
-    place_of_mark,
     retries,
+    undone_query,
 )
 from universal_registry.storage.postgres import PgDatabase
 from universal_registry.storage.sqlfiles import load_queries
@@ -98,6 +98,15 @@ class PgLanes:
         self._applying = asyncio.Lock()
 
     # --- LaneStore ----------------------------------------------------------------------------------------------------
+
+    async def begin(self, revision: int, now: datetime) -> bool:
+        """Remember the birth of a store that is new."""
+        return bool(await self._db.fetch(self._sql["begin"], birth_text(Birth(revision, now))))
+
+    async def birth(self) -> Birth | None:
+        """What was remembered of it."""
+        rows = await self._db.fetch(self._sql["birth"])
+        return birth_of(rows[0][0]) if rows else None
 
     async def lanes(self) -> Sequence[Lane]:
         """Every lane, in the order in which they were made."""
@@ -223,6 +232,12 @@ class PgLanes:
         rows = await self._db.fetch(self._sql["delivery"], delivery_id)
         return delivery_from(rows[0]) if rows else None
 
+    async def missed_event(self, lane_id: str, key: Key, before: Position) -> Position | None:
+        """The newest event before a place that was given up or cancelled."""
+        where = (lane_id, key.name, key.kind, key.namespace, before.revision, before.seq)
+        rows = await self._db.fetch(self._sql["missed_event"], *where)
+        return Position(*rows[0]) if rows else None
+
     async def attempts(self, delivery_id: str) -> Sequence[Attempt]:
         """What was tried for one delivery without success, in order; also after it has arrived."""
         return [attempt_from(row) for row in await self._db.fetch(self._sql["attempts"], delivery_id)]
@@ -237,16 +252,12 @@ class PgLanes:
 
     # --- SessionStore -------------------------------------------------------------------------------------------------
 
-    async def control(self, control: Control, incarnation: str) -> None:
-        """Do the word, once. SENDING rows are left to who sends them."""
-        self._check_writable()
-        mark = control_mark(control, incarnation)
-        what = (control.verb.value, control.session_id, mark, control.reason, text(control.at))
-        await self._db.fetch(self._sql["control"], *what)
-
-    async def controls_done(self, incarnation: str) -> int:
-        rows = await self._db.fetch(self._sql["meta"], "controls")
-        return place_of_mark(rows[0][0], incarnation) if rows else 0
+    async def undone(
+        self, *, session_id: str | None = None, lane_id: str | None = None, after: Delivery | None = None, limit: int
+    ) -> Sequence[Delivery]:
+        """A page of live rows that nobody has under way."""
+        query, what = undone_query(session_id, lane_id, after)
+        return [delivery_from(row) for row in await self._db.fetch(self._sql[query], *what.values(), limit)]
 
     async def release(self, after: Position, limit: int, now: datetime) -> Sequence[Looked]:
         """One round trip."""

@@ -13,7 +13,6 @@ from universal_registry.kernel.settings import RetrySettings
 from universal_registry.propagation.command import Command
 from universal_registry.propagation.lane import (
     Attempt,
-    Control,
     Counters,
     Delivery,
     DeliveryState,
@@ -23,7 +22,7 @@ from universal_registry.propagation.lane import (
     Settlements,
     Transition,
 )
-from universal_registry.propagation.ports import Claimed, Depth, Looked
+from universal_registry.propagation.ports import Birth, Claimed, Depth, Looked
 from universal_registry.storage.audit_sqlite import append
 from universal_registry.storage.database import Database
 from universal_registry.storage.lane_rows import (
@@ -44,11 +43,12 @@ from universal_registry.storage.lane_rows import (
 from universal_registry.storage.lane_rules import (
     CRASH_LIMIT,
     NOTHING,
+    birth_of,
+    birth_text,
     check_lanes_given,
-    control_mark,
     delivery_query,
-    place_of_mark,
     retries,
+    undone_query,
 )
 from universal_registry.storage.sqlfiles import load_queries
 
@@ -69,6 +69,19 @@ class SqliteLanes:
         self._max_retries = retries(retry or RetrySettings())
 
     # --- LaneStore ----------------------------------------------------------------------------------------------------
+
+    async def begin(self, revision: int, now: datetime) -> bool:
+        """Remember the birth of a store that is new."""
+        if self._db.read(self._sql["begun"]):
+            return False
+        async with self._db.transaction():
+            self._db.execute(self._sql["set_meta"], ("born", birth_text(Birth(revision, now))))
+        return True
+
+    async def birth(self) -> Birth | None:
+        """What was remembered of it."""
+        rows = self._db.read(self._sql["birth"])
+        return birth_of(rows[0][0]) if rows else None
 
     async def lanes(self) -> Sequence[Lane]:
         """Every lane, in the order in which they were made."""
@@ -204,6 +217,12 @@ class SqliteLanes:
         rows = self._db.read(self._sql["delivery"], (delivery_id,))
         return delivery_from(rows[0]) if rows else None
 
+    async def missed_event(self, lane_id: str, key: Key, before: Position) -> Position | None:
+        """The newest event before a place that was given up or cancelled."""
+        where = {"lane": lane_id, **key._asdict(), "revision": before.revision, "seq": before.seq}
+        rows = self._db.read(self._sql["missed_event"], where)
+        return Position(*rows[0]) if rows else None
+
     async def attempts(self, delivery_id: str) -> Sequence[Attempt]:
         """What was tried for one delivery without success, in order; also after it has arrived."""
         return [attempt_from(row) for row in self._db.read(self._sql["attempts"], (delivery_id,))]
@@ -217,23 +236,13 @@ class SqliteLanes:
 
     # --- SessionStore -------------------------------------------------------------------------------------------------
 
-    async def control(self, control: Control, incarnation: str) -> None:
-        """Do the word, once. SENDING rows are left to who sends them."""
-        mark = control_mark(control, incarnation)
-        what = {"session": control.session_id, "reason": control.reason, "now": text(control.at)}
-        async with self._db.transaction():
-            if mark and self._controls_done(incarnation) >= place_of_mark(mark, incarnation):
-                return
-            self._db.execute(self._sql[f"control_{control.verb}"], what)
-            if mark:
-                self._db.execute(self._sql["set_meta"], ("controls", mark))
-
-    async def controls_done(self, incarnation: str) -> int:
-        return self._controls_done(incarnation)
-
-    def _controls_done(self, incarnation: str) -> int:
-        rows = self._db.read(self._sql["meta"], ("controls",))
-        return place_of_mark(rows[0][0], incarnation) if rows else 0
+    async def undone(
+        self, *, session_id: str | None = None, lane_id: str | None = None, after: Delivery | None = None, limit: int
+    ) -> Sequence[Delivery]:
+        """A page of live rows that nobody has under way."""
+        query, what = undone_query(session_id, lane_id, after)
+        params = {**what, "limit": limit}
+        return await self._db.scan(lambda read: [delivery_from(row) for row in read(self._sql[query], params)])
 
     async def release(self, after: Position, limit: int, now: datetime) -> Sequence[Looked]:
         """Looks in a thread; writes only where something is to be let go."""

@@ -6,6 +6,9 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
+from universal_registry.kernel.errors import StorageUnavailable
 from universal_registry.kernel.settings import RetrySettings
 from universal_registry.propagation.command import Action, Command
 from universal_registry.propagation.lane import DeliveryState
@@ -141,3 +144,74 @@ async def test_probes_are_one_at_a_time_and_a_late_answer_does_not_close_the_bre
     await stage.wait(3)
     assert len(stage.targets.names("one")) == 21
     assert stage.world.moment - opened.open_until > timedelta(0)
+
+
+async def away(*_: Any, **__: Any) -> None:
+    raise StorageUnavailable("the store is away")
+
+
+async def test_svix_1844_when_its_store_was_away_the_daemon_goes_on_by_itself(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody restarts it: it fetched nothing any more, though the store was back."""
+    await stage.target("one")
+    await stage.route("all", "one")
+    await stage.settle()
+    for where, name in ((stage.lanes, "apply"), (stage.registry, "head"), (stage.registry, "changes")):
+        with monkeypatch.context() as broken:
+            broken.setattr(where, name, away)
+            await stage.alias(name)
+            with pytest.raises(StorageUnavailable):
+                await stage.settle()
+            for _ in range(3):
+                with pytest.raises(StorageUnavailable):
+                    await stage.step()
+        await stage.settle()
+        assert stage.targets.names("one").count(name) == 1
+    assert await stage.lanes.deliveries() == []
+
+
+async def test_svix_569_a_crash_before_a_failed_attempt_is_stored_loses_nothing(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old entry was taken away before the new one was there."""
+    await stage.target("one")
+    await stage.route("all", "one")
+    await stage.settle()
+    for turn, answers in enumerate(([down()], [down(), down()])):  # at the first attempt, and at a retry
+        stage.targets.answers["one"] = answers
+        await stage.alias(f"x{turn}")
+        if turn:
+            await stage.settle()
+            stage.world.moment += timedelta(seconds=2)
+        tried = stage.targets.attempts
+        apply = stage.lanes.apply
+
+        async def dies(settlements: Any, apply: Any = apply, tried: int = tried) -> None:
+            if stage.targets.attempts > tried:
+                raise StorageUnavailable("the daemon ends here")
+            await apply(settlements)
+
+        with monkeypatch.context() as broken:
+            broken.setattr(stage.lanes, "apply", dies)
+            with pytest.raises(StorageUnavailable):
+                await stage.settle()
+        await stage.start()
+        await stage.until(lambda turn=turn: f"x{turn}" in stage.targets.names("one"))
+    assert stage.targets.names("one") == ["x0", "x1"]
+
+
+async def test_convoy_an_event_that_could_not_be_queued_is_not_only_logged(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was acknowledged when it was in the log, so whatever fails behind that delays it, and no more."""
+    await stage.target("one")
+    await stage.settle()
+    await stage.event("deploy", {"turn": 1}, "one")
+    with monkeypatch.context() as broken:
+        broken.setattr(stage.registry, "changes", away)
+        with pytest.raises(StorageUnavailable):
+            await stage.step()
+    await stage.start()
+    await stage.settle()
+    assert len(stage.targets.got["one"]) == 1

@@ -1,3 +1,13 @@
+-- name: begin
+-- The birth of a store that is new: neither has it one, nor did the daemon of an older program leave anything.
+INSERT INTO propagation.meta (key, value) SELECT 'born', $1
+WHERE NOT EXISTS (SELECT FROM propagation.meta AS m WHERE m.key IN ('born', 'max_retries'))
+ON CONFLICT DO NOTHING RETURNING value;
+
+-- name: birth
+-- When the store was made, as JSON.
+SELECT value FROM propagation.meta WHERE key = 'born';
+
 -- name: lanes
 -- Every lane, in the order in which they were made.
 SELECT lane_id, target_uid, target_namespace, target_name, transport, owner, generation, incarnation,
@@ -169,13 +179,31 @@ FROM propagation.sessions AS s
 WHERE s.standing = 0 AND s.state IN ('planned', 'running', 'paused', 'draining') AND s.session_id > $1
 ORDER BY s.session_id LIMIT $2;
 
--- name: meta
--- One fact about the store.
-SELECT value FROM propagation.meta WHERE key = $1;
+-- name: undone_of_session
+-- Live rows of session $1 that nobody has under way, behind ($2, $3, $4, $5).
+SELECT delivery_id, lane_id, session_id, route_uid, op, kind, namespace, name, revision, seq, state, attempts, crashes,
+       next_at, reason, created_at, updated_at, held, waits_for, replay_of
+FROM propagation.deliveries
+WHERE session_id = $1 AND state IN ('pending', 'waiting')
+  AND lane_id >= $2 AND (lane_id, revision, seq, delivery_id) > ($2, $3::bigint, $4::bigint, $5)
+ORDER BY lane_id, revision, seq, delivery_id LIMIT $6;
 
--- name: control
--- A word on a session: verb, session, mark, reason, time.
-SELECT propagation.control($1, $2, $3, $4, $5);
+-- name: undone_of_lane
+-- Live rows of lane $1 that nobody has under way, behind ($2, $3, $4, $5).
+SELECT delivery_id, lane_id, session_id, route_uid, op, kind, namespace, name, revision, seq, state, attempts, crashes,
+       next_at, reason, created_at, updated_at, held, waits_for, replay_of
+FROM propagation.deliveries
+WHERE lane_id = $1 AND state IN ('pending', 'waiting')
+  AND (revision, seq) >= ($3::bigint, $4::bigint)
+  AND (lane_id, revision, seq, delivery_id) > ($2, $3::bigint, $4::bigint, $5)
+ORDER BY revision, seq, delivery_id LIMIT $6;
+
+-- name: missed_event
+-- The newest event of a record before a place that the lane will not get.
+SELECT revision, seq FROM propagation.deliveries
+WHERE name = $2 AND kind = $3 AND namespace = $4 AND lane_id = $1 AND live = 0
+  AND (revision, seq) < ($5::bigint, $6::bigint) AND op = 'event' AND state IN ('dead', 'cancelled')
+ORDER BY revision DESC, seq DESC LIMIT 1;
 
 -- name: release
 -- Of the deliveries kept back after others, those of owner $1 from ($2, $3) on, at most $4; at $5.

@@ -1,3 +1,11 @@
+-- name: begun
+-- A row for a store that is not new: its birth, or what the first daemon of an older program left.
+SELECT 1 FROM meta WHERE key IN ('born', 'max_retries');
+
+-- name: birth
+-- When the store was made, as JSON.
+SELECT value FROM meta WHERE key = 'born';
+
 -- name: lanes
 -- Every lane, oldest target first.
 SELECT lane_id, target_uid, target_namespace, target_name, transport, owner, generation, incarnation,
@@ -295,24 +303,30 @@ FROM sessions AS s INDEXED BY sessions_open
 WHERE s.standing = 0 AND s.state IN ('planned', 'running', 'paused', 'draining') AND s.session_id > :after
 ORDER BY s.session_id LIMIT :limit;
 
--- name: meta
--- One fact about the store.
-SELECT value FROM meta WHERE key = ?;
+-- name: undone_of_session
+-- Live rows of a session that nobody has under way, behind one of them.
+SELECT delivery_id, lane_id, session_id, route_uid, op, kind, namespace, name, revision, seq, state, attempts, crashes,
+       next_at, reason, created_at, updated_at, held, waits_for, replay_of
+FROM deliveries INDEXED BY deliveries_by_session
+WHERE session_id = :whose AND state IN ('pending', 'waiting')
+  AND lane_id >= :lane AND (lane_id, revision, seq, delivery_id) > (:lane, :revision, :seq, :id)
+ORDER BY lane_id, revision, seq, delivery_id LIMIT :limit;
 
--- name: control_pause
--- The undone deliveries of a session are kept back.
-UPDATE deliveries SET held = 'paused', reason = :reason, updated_at = :now
-WHERE session_id = :session AND state IN ('pending', 'waiting');
+-- name: undone_of_lane
+-- Live rows of a lane that nobody has under way, behind one of them.
+SELECT delivery_id, lane_id, session_id, route_uid, op, kind, namespace, name, revision, seq, state, attempts, crashes,
+       next_at, reason, created_at, updated_at, held, waits_for, replay_of
+FROM deliveries INDEXED BY deliveries_by_lane
+WHERE lane_id = :whose AND state IN ('pending', 'waiting')
+  AND (revision, seq) >= (:revision, :seq) AND (lane_id, revision, seq, delivery_id) > (:lane, :revision, :seq, :id)
+ORDER BY revision, seq, delivery_id LIMIT :limit;
 
--- name: control_resume
--- They go on, or wait for others as before.
-UPDATE deliveries SET held = CASE WHEN waits_for = '' THEN '' ELSE 'after' END, reason = :reason, updated_at = :now
-WHERE session_id = :session AND held = 'paused';
-
--- name: control_cancel
--- They are not wanted any more.
-UPDATE deliveries SET state = 'cancelled', held = '', next_at = NULL, reason = :reason, updated_at = :now
-WHERE session_id = :session AND state IN ('pending', 'waiting');
+-- name: missed_event
+-- The newest event of a record before a place that the lane will not get.
+SELECT revision, seq FROM deliveries INDEXED BY deliveries_by_key
+WHERE name = :name AND kind = :kind AND namespace = :namespace AND lane_id = :lane AND live = 0
+  AND (revision, seq) < (:revision, :seq) AND op = 'event' AND state IN ('dead', 'cancelled')
+ORDER BY revision DESC, seq DESC LIMIT 1;
 
 -- name: look_after
 -- Of the deliveries kept back after others, those from a place on; and whether all lanes that each waits for are past the

@@ -1,0 +1,111 @@
+"""What is still to be sent shows in every number that people look at, inside one revision too."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from universal_registry.observe.denials import Denials
+from universal_registry.observe.figures import FiguresReader
+from universal_registry.observe.health import Health
+from universal_registry.propagation.control import PropagationControl
+from universal_registry.propagation.inventory import UNKNOWN_LAG
+from universal_registry.propagation.lane import WHOLE, Position
+from universal_registry.propagation.tally import Tally
+
+Stage = Any  # the class of the fixture, which pytest alone can import
+MANY = 3000
+
+
+class NoEngine:
+    """What a command without a daemon knows beyond the store: nothing."""
+
+    def positions(self) -> dict[str, Position]:
+        return {}
+
+    def look(self) -> None:
+        """Nobody is there."""
+
+    def lag(self) -> int:
+        return UNKNOWN_LAG
+
+
+async def numbers(stage: Stage, engine: Any) -> dict[str, Any]:
+    """The numbers of `status`, the drift of the target "one", and its figures."""
+    control = PropagationControl(
+        stage.service, stage.lanes, {"webhook": stage.targets}, engine, stage.world, stage.settings
+    )
+    health = Health(head=stage.service.log.head, troubles=(), unready=str, world=stage.world)
+    reader = FiguresReader(
+        stage.service, stage.lanes, engine, health, Tally(), Denials(stage.world, stage.registry), store="sqlite"
+    )
+    found, figures = await control.status(), await reader.read()
+    assert figures.stored is not None
+    (target,) = found["targets"]
+    (lag,) = figures.stored.targets
+    assert figures.stored.gauges.queue_depth == found["health"]["queue_depth"]
+    return {
+        "queue": found["health"]["queue_depth"],
+        "unread": found["unread"],
+        "warnings": found["warnings"],
+        "in_sync": target["drift"]["in_sync"],
+        "target_unread": target["drift"]["unread"],
+        "lag": lag.lag_revisions,
+        "age": lag.lag_seconds,
+    }
+
+
+@pytest.mark.parametrize("daemon", [True, False])
+async def test_a_backlog_inside_one_revision_is_seen(stage: Stage, daemon: bool) -> None:
+    await stage.target("one")
+    await stage.route("r", "one")
+    await stage.settle()
+    await stage.wait(10)
+    done = {"queue": 0, "unread": 0, "warnings": [], "in_sync": True, "target_unread": 0, "lag": 0, "age": 0.0}
+    assert await numbers(stage, stage.engine) == done
+    gate = stage.targets.gates["one"] = asyncio.Event()
+    real, left = stage.targets.send, [50]
+
+    async def send(envelope: Any) -> Any:
+        if left[0]:
+            left[0] -= 1
+            gate.set()
+        else:
+            gate.clear()
+        return await real(envelope)
+
+    stage.targets.send = send
+    await stage.aliases(MANY)
+    await stage.until(lambda: len(stage.targets.names("one")) == 50)
+    stage.world.moment += timedelta(seconds=30)
+    lane = await stage.lane("one")
+    assert 0 < lane.position.seq < WHOLE, "the lane has come to a place inside the revision"
+    found = await numbers(stage, stage.engine if daemon else NoEngine())
+    assert (found["unread"], found["target_unread"], found["lag"], found["in_sync"]) == (1, 1, 1, False)
+    assert found["age"] >= 30
+    if daemon:
+        assert found["queue"] > 200
+    else:
+        assert found["warnings"] == ["target one: the newest revision has not been read to the end: ureg up"]
+    del stage.targets.gates["one"]
+    stage.targets.send = real
+    gate.set()
+    await stage.until(lambda: len(stage.targets.names("one")) == MANY)
+    await stage.wait(20)
+    assert await numbers(stage, stage.engine) == done
+    assert await numbers(stage, NoEngine()) == done
+
+
+async def test_what_no_daemon_has_read_is_seen(stage: Stage) -> None:
+    await stage.target("one")
+    await stage.route("r", "one")
+    await stage.settle()
+    await stage.wait(10)
+    for number in range(44):
+        await stage.alias(f"a{number}")
+    found = await numbers(stage, NoEngine())
+    assert (found["queue"], found["unread"], found["target_unread"], found["lag"]) == (0, 44, 44, 44)
+    assert not found["in_sync"]
