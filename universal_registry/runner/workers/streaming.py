@@ -1,12 +1,11 @@
-"""The streaming processor: every three seconds it stores what the open streams have carried since.
-
-Streams cannot be opened yet. Until they can, `traffic` is empty and nothing is written: the worker keeps its time, and
-shows in health that it does.
-"""
+"""The streaming processor: it hands out what is new to the open streams, and every three seconds it stores what they
+have carried since."""
 
 from __future__ import annotations
 
-from universal_registry.kernel.errors import StorageUnavailable
+from collections.abc import Awaitable, Callable
+
+from universal_registry.kernel.errors import RegistryError
 from universal_registry.kernel.world import World
 from universal_registry.observe.logs import Log
 from universal_registry.runner.ports import Alarm, Pulse, Streams
@@ -16,32 +15,35 @@ TICK = 1.0
 
 
 class StreamingWorker:
-    """Its alarm rings only for the end."""
+    """Its alarm rings for each commit, and for the end."""
 
     def __init__(self, streams: Streams | None, world: World) -> None:
         self.alarm = Alarm()
         self._streams = streams
         self._world = world
-        self._trouble, self._log = "", Log("streaming")
+        self._troubles: dict[str, str] = {}
+        self._log = Log("streaming")
 
     async def run(self, pulse: Pulse) -> None:
         """Until the end is asked for; what was carried until then is stored."""
         due = self._world.monotonic() + EVERY
         while not pulse.ending():
-            if (now := self._world.monotonic()) >= due:
-                due = now + EVERY
-                await self._store()
+            if self._streams is not None:
+                await self._tried("streams cannot be told what is new", self._streams.pump)
+                if self._world.monotonic() >= due:
+                    due = self._world.monotonic() + EVERY
+                    await self._tried("stream metrics cannot be stored", self._streams.store_traffic)
             pulse.beat()
-            await self.alarm.wait(min(TICK, max(0.0, due - self._world.monotonic())))
-        await self._store()
+            await self.alarm.wait(TICK)
+        if self._streams is not None:
+            await self._tried("stream metrics cannot be stored", self._streams.store_traffic)
 
-    async def _store(self) -> None:
-        if self._streams is None:
-            return
+    async def _tried(self, trouble: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Do it. What a database that is gone prevents is forgotten by nobody: it is done when that is back."""
         try:
-            await self._streams.store_traffic()
-            self._trouble = ""
-        except StorageUnavailable as error:  # it is counted on, and stored when the database is back
-            if str(error) != self._trouble:
-                self._trouble = str(error)
-                self._log.error("stream metrics cannot be stored", error)
+            await work()
+            self._troubles.pop(trouble, None)
+        except RegistryError as error:
+            if str(error) != self._troubles.get(trouble):
+                self._troubles[trouble] = str(error)
+                self._log.error(trouble, error)
