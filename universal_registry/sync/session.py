@@ -1,0 +1,376 @@
+"""One link's session: frames in, frames out. It does no I/O of its own but that of the store's port.
+
+Both sides do the same: say hello, ask for the other's feed, answer with batches, each after the last is acknowledged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+from msgspec.structs import replace
+
+from universal_registry.kernel.errors import Malformed, RegistryError
+from universal_registry.kernel.world import World, utc_text
+from universal_registry.registry.selector import Selector
+from universal_registry.sync import mending
+from universal_registry.sync.digest import Tree
+from universal_registry.sync.identity import Identity, Live, is_clone, renewal_for
+from universal_registry.sync.ports import Peer, SyncStore
+from universal_registry.sync.protocol import (
+    BATCH_BYTES,
+    PROTOCOL,
+    Ack,
+    Batch,
+    Bye,
+    Digest,
+    Frame,
+    Hello,
+    Items,
+    Nack,
+    Since,
+    StateOf,
+    decode,
+    encode,
+    record_of,
+)
+from universal_registry.sync.version import Known, Vector, beyond, joined
+
+COMPARE_SECONDS = 24 * 3600.0
+"""After so long all digests are read again and compared, though nothing has changed since they were equal."""
+
+
+class Phase(StrEnum):
+    """Where a session is. OPENING: no hello yet. SYNCING: something is on its way, or was not compared yet. IN_SYNC:
+    both roots were equal, and nothing has moved since. ENDED: open another, unless `Session.refused` says why not."""
+
+    OPENING = "opening"
+    SYNCING = "syncing"
+    IN_SYNC = "in_sync"
+    ENDED = "ended"
+
+
+class Link:
+    """What a session is about: which peer, and which records (`text`: the same on both sides; `selector`: of keys)."""
+
+    __slots__ = ("node", "selector", "text")
+
+    def __init__(self, node: str, text: str, selector: Selector) -> None:
+        self.node = node
+        self.text = text
+        self.selector = selector
+
+
+class Session:
+    """One connection with a peer. Calls must not overlap: whoever carries the frames awaits each before the next.
+
+    `live`: the other sessions that are open now, of all links. After each call `phase` is up to date; when it is ENDED,
+    what was returned is still to be sent. `refused`: (code, message) when opening it again will not help by itself;
+    the code `clone` is an alarm.
+    """
+
+    def __init__(self, store: SyncStore, link: Link, world: World, *, batch_bytes: int = BATCH_BYTES) -> None:
+        self._store = store
+        self._batch_bytes = batch_bytes
+        self._link = link
+        self._world = world
+        self._tree = Tree()
+        self._tree_at = 0
+        self._whole = False
+        self._asked = False
+        """Whether the peer waits for our feed, and nothing of it is on its way."""
+        self._sent = 0
+        self._max_bytes = BATCH_BYTES
+        self._seen: Vector = {}
+        """What the peer has said that it has seen."""
+        self._told: Vector = {}
+        """The vector that it was sent last: with a gap in what it has of our feed, it does not take it over."""
+        self._equal_at = -1
+        self._compared_at = world.monotonic()
+        self._quiet = 0
+        """Ticks in a row with nothing under way, and not known to be equal."""
+        self.peer = Peer(node=link.node, scope=link.text)
+        self.theirs: Hello | None = None
+        self.phase = Phase.OPENING
+        self.refused: tuple[str, str] | None = None
+        self.conflicts = 0
+
+    @property
+    def root(self) -> str:
+        """Of the records in the link's scope, as of the last comparison."""
+        return self._tree.root
+
+    @property
+    def live(self) -> Live | None:
+        """Who is at the other end, once that is known."""
+        return Live(self.theirs.node, self.theirs.store, self.theirs.boot) if self.theirs else None
+
+    # --- what the carrier calls ----------------------------------------------------------------------------------
+
+    async def open(self) -> list[bytes]:
+        """The first frame. To be called once, on both sides."""
+        identity = await self._store.identity()
+        self.peer = replace(await self._store.peer(self._link.node), scope=self._link.text)
+        await self._look()
+        hello = Hello(
+            proto=PROTOCOL,
+            cluster=identity.cluster,
+            node=identity.node,
+            store=identity.store,
+            epoch=identity.epoch,
+            boot=identity.boot,
+            vv=identity.vector,
+            root=self._tree.root,
+            feed=identity.feed,
+            floor=identity.floor,
+            scope=self._link.text,
+            tracked=identity.tracked,
+            policies=identity.policies,
+            clock_ms=self._clock_ms(),
+        )
+        return [encode(hello)]
+
+    async def receive(self, data: bytes, others: Iterable[Live] = ()) -> list[bytes]:
+        """What to answer to a frame. `others`: the sessions that are open beside this one. A frame that is none ends
+        the session; an error of the store is raised, and ends it too."""
+        if self.phase is Phase.ENDED:
+            return []
+        try:
+            frame = decode(data)
+            return [encode(answer) for answer in await self._answer(frame, others)]
+        except Malformed as error:
+            return self._end(Nack(code="malformed", message=error.message))
+        except RegistryError:
+            self.phase = Phase.ENDED
+            raise
+
+    async def woken(self) -> list[bytes]:
+        """Something was committed here: what to send, if the peer waits for it."""
+        return [encode(frame) for frame in await self._next()]
+
+    async def tick(self) -> list[bytes]:
+        """To be called now and then: stores what was acknowledged, and compares roots when all is quiet and something
+        has changed since they were equal, or a day has passed. The lower node asks; the other only if nobody has by its
+        next tick."""
+        if self.phase is Phase.ENDED or self.theirs is None:
+            return []
+        frames = await self._next()
+        if not frames and self._asked:
+            if self.peer.acked:
+                await self._store.save_peer(self.peer)
+            is_due = self._world.monotonic() - self._compared_at >= COMPARE_SECONDS
+            if is_due:
+                self._tree, self._tree_at = Tree(), 0
+            await self._look()
+            is_equal = not is_due and self.phase is Phase.IN_SYNC and self._equal_at == self._tree_at
+            self._quiet = 0 if is_equal else self._quiet + 1
+            if self._quiet > (0 if self._asks_first(await self._store.identity()) else 1):
+                frames = [Digest(root=self._tree.root, ask=True)]
+        return [encode(frame) for frame in frames]
+
+    def close(self) -> list[bytes]:
+        """Say goodbye."""
+        return self._end(Bye(reason="closed")) if self.phase is not Phase.ENDED else []
+
+    # --- frames --------------------------------------------------------------------------------------------------
+
+    async def _answer(self, frame: Frame, others: Iterable[Live]) -> list[Frame]:
+        if not isinstance(frame, Hello | Nack | Bye) and self.theirs is None:
+            raise Malformed("a frame before the hello")
+        match frame:
+            case Hello():
+                return await self._greeted(frame, others)
+            case Nack() | Bye():
+                return self._parted(frame)
+            case Since() | Batch() | Ack():
+                return await self._fed(frame)
+            case Digest():
+                return await self._compared(frame)
+            case Items():
+                return await mending.states_for(self._store, await self._look(), frame)
+            case StateOf():
+                return await self._mended(frame)
+
+    async def _fed(self, frame: Since | Batch | Ack) -> list[Frame]:
+        match frame:
+            case Since():
+                return await self._since(frame)
+            case Batch():
+                return await self._batch(frame)
+            case Ack():
+                return await self._acked(frame)
+
+    async def _greeted(self, hello: Hello, others: Iterable[Live]) -> list[Frame]:
+        if self.theirs is not None:
+            if hello == self.theirs:
+                return []  # repeated on its way
+            raise Malformed("another hello")
+        identity = await self._store.identity()
+        self.theirs = hello
+        if (refusal := self._refusal(hello, identity, others)) is not None:
+            self.refused = (refusal.code, refusal.message)
+            self.phase = Phase.ENDED
+            return [refusal]
+        if (ending := await self._renewed(identity, hello.vv)) is not None:
+            return ending
+        self._whole = hello.tracked == identity.tracked == (self._link.text,)
+        if self.peer.store != hello.store:
+            self.peer = replace(self.peer, store=hello.store, cursor=0, gap=False)
+        if self.peer.cursor > hello.feed:
+            self.phase = Phase.ENDED
+            return [
+                Nack(code="rolled-back", message=f"your feed ends at {hello.feed}, I have {self.peer.cursor} of it")
+            ]
+        self.phase = Phase.SYNCING
+        self.peer = replace(self.peer, offset_ms=hello.clock_ms - self._clock_ms(), seen_at=utc_text(self._world.now()))
+        return [Since(store=hello.store, cursor=self.peer.cursor, vv=identity.vector, max_bytes=self._batch_bytes)]
+
+    def _refusal(self, hello: Hello, identity: Identity, others: Iterable[Live]) -> Nack | None:
+        """Why we do not talk to whoever says this hello."""
+        if hello.proto != PROTOCOL:
+            return Nack(code="protocol", message=f"protocol {hello.proto}; this registry speaks {PROTOCOL}")
+        if hello.cluster != identity.cluster:
+            return Nack(code="cluster", message=f"of another group of registries: {hello.cluster}")
+        if is_clone(Live(hello.node, hello.store, hello.boot), others, identity):
+            return Nack(code="clone", message=f"node {hello.node} is there twice: its folder was copied while in use")
+        if hello.node != self._link.node:
+            return Nack(code="node", message=f"node {hello.node} answers where {self._link.node} was expected")
+        if hello.scope != self._link.text:
+            return Nack(code="scope", message=f"the link is about {self._link.text!r} here, {hello.scope!r} there")
+        if hello.policies != identity.policies:
+            return Nack(code="policies", message="other policies for conflicts there: both must show the same")
+        return None
+
+    async def _since(self, since: Since) -> list[Frame]:
+        identity = await self._store.identity()
+        if (ending := await self._renewed(identity, since.vv)) is not None:
+            return ending
+        if since.store != identity.store:
+            self.phase = Phase.ENDED
+            return [Bye(reason="renewed")]
+        if since.cursor > identity.feed:
+            raise Malformed(f"a cursor at {since.cursor}, the feed ends at {identity.feed}")
+        self._asked, self._sent, self._seen = True, since.cursor, since.vv
+        self._max_bytes = max(1, min(since.max_bytes, BATCH_BYTES))
+        self.peer = replace(self.peer, acked=since.cursor)
+        return await self._next()
+
+    async def _next(self) -> list[Frame]:
+        """The next batch of our feed, if the peer waits for one and does not know it already."""
+        if not self._asked or self.phase is Phase.ENDED:
+            return []
+        feed = await self._store.feed(self._link.selector, self._sent, self._seen, self._max_bytes)
+        news = self._whole and not feed.more and beyond(feed.vector, joined(self._seen, self._told))
+        if not feed.records and not feed.more and not news:
+            self._sent = feed.end
+            self.peer = replace(self.peer, acked=feed.end)
+            return []
+        self._asked = False
+        if feed.records or feed.more:
+            self.phase = Phase.SYNCING
+        start, self._sent = self._sent, feed.end
+        self._told = self._told if feed.more else feed.vector
+        records = tuple(map(record_of, feed.records))
+        return [Batch(start=start, end=feed.end, more=feed.more, vv=feed.vector, floor=feed.floor, recs=records)]
+
+    async def _batch(self, batch: Batch) -> list[Frame]:
+        if batch.start > self.peer.cursor:
+            identity = await self._store.identity()
+            return [
+                Since(store=self.peer.store, cursor=self.peer.cursor, vv=identity.vector, max_bytes=self._batch_bytes)
+            ]
+        known = [record.known for record in batch.recs]
+        if (ending := await self._renewed(await self._store.identity(), batch.vv)) is not None:
+            return ending
+        self._check_scope(known)
+        peer, cursor = self.peer, max(batch.end, self.peer.cursor)
+        gap = peer.gap or peer.cursor < batch.floor
+        self.peer = replace(peer, cursor=cursor, gap=gap, seen_at=utc_text(self._world.now()))
+        joins = self._whole and not batch.more and not gap
+        applied = await self._store.take(self.peer, known, batch.vv, joins=joins)
+        if batch.recs or batch.more:
+            self.phase = Phase.SYNCING
+        self.conflicts = applied.conflicts
+        ack = Ack(cursor=batch.end, applied=applied.changed, vv=applied.vector, conflicts=applied.conflicts)
+        return [ack, *await self._next()]
+
+    def _check_scope(self, known: list[Known]) -> None:
+        for each in known:
+            if not self._link.selector.covers(each.key):
+                raise Malformed(f"{each.key} is not in the scope of this link")
+
+    async def _acked(self, ack: Ack) -> list[Frame]:
+        if self._asked or ack.cursor != self._sent:
+            return []  # of a batch that was acknowledged before
+        self._asked, self._seen = True, joined(self._seen, ack.vv)
+        self.peer = replace(self.peer, acked=ack.cursor)
+        return await self._next()
+
+    async def _compared(self, theirs: Digest) -> list[Frame]:
+        tree = await self._look()
+        if theirs.root == tree.root:
+            self._equal_at, self.phase = self._tree_at, Phase.IN_SYNC
+            await self._equal(tree.root)
+            return [Digest(root=tree.root)] if theirs.ask else []
+        self.phase = Phase.SYNCING
+        if not self._asked:
+            return []  # what is on its way will change it
+        return mending.narrowed(tree, theirs)
+
+    async def _equal(self, root: str) -> None:
+        """Both hold the same: what was purged before it came here is gone here, too."""
+        had_gap, self._told = self.peer.gap, {}
+        self._compared_at = self._world.monotonic()
+        self.peer = replace(self.peer, root=root, gap=False, seen_at=utc_text(self._world.now()))
+        if had_gap:
+            await self._store.save_peer(self.peer)
+
+    async def _mended(self, frame: StateOf) -> list[Frame]:
+        known = [record.known for record in frame.recs]
+        self._check_scope(known)
+        if (ending := await self._renewed(await self._store.identity(), frame.vv)) is not None:
+            return ending
+        applied = await self._store.take(self.peer, known, frame.vv, joins=False)
+        self.conflicts = applied.conflicts
+        answers: list[Frame] = []
+        if frame.answer:
+            answers = await mending.states_of(self._store, [each.key for each in known], answer=False)
+        return [*answers, *await self._next()]
+
+    def _parted(self, frame: Nack | Bye) -> list[Frame]:
+        self.phase = Phase.ENDED
+        if isinstance(frame, Nack):
+            self.refused = (frame.code, frame.message)
+        return []
+
+    # --- the rest ------------------------------------------------------------------------------------------------
+
+    async def _renewed(self, identity: Identity, vector: Vector) -> list[Frame] | None:
+        """If the peer shows that this store was rolled back: become somebody else, and end. None: it does not."""
+        why = renewal_for(identity, vector)
+        if not why:
+            return None
+        await self._store.renew(why)
+        self.phase = Phase.ENDED
+        return [Bye(reason="renewed")]
+
+    async def _look(self) -> Tree:
+        """The digests as they are now."""
+        more = True
+        while more:  # a record that changes meanwhile moves behind what was read, and is read again
+            items, self._tree_at, more = await self._store.digests(self._link.selector, self._tree_at)
+            for key, digest in items:
+                self._tree.put(key, digest)
+        return self._tree
+
+    def _asks_first(self, identity: Identity) -> bool:
+        return identity.node < self._link.node
+
+    def _clock_ms(self) -> int:
+        return int(self._world.now().timestamp() * 1000)
+
+    def _end(self, frame: Frame) -> list[bytes]:
+        self.phase = Phase.ENDED
+        if isinstance(frame, Nack):
+            self.refused = (frame.code, frame.message)
+        return [encode(frame)]
