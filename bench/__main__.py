@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench import costs, deliveries, start, web, writes
+from bench import costs, deliveries, fanout, fleet, herd, replicate, start, watch, web, writes
 from bench.figures import Line, as_json, table
 from bench.machine import ROOT, busy_seconds, facts, say, scratch
 
@@ -21,6 +21,11 @@ PARTS: dict[str, Measure] = {
     "writes": lambda folder, quick: writes.measure(folder, rounds=1 if quick else 3, seconds=1.0 if quick else 1.5),
     "web": lambda folder, quick: web.measure(folder, rounds=1 if quick else 3, seconds=1.0 if quick else 2.0),
     "deliveries": lambda folder, quick: deliveries.measure(folder, rounds=1 if quick else 3, quick=quick),
+    "fleet": lambda folder, quick: fleet.measure(folder, rounds=1 if quick else 3, quick=quick),
+    "herd": lambda folder, quick: herd.measure(folder, rounds=1 if quick else 3, quick=quick),
+    "watch": lambda folder, quick: watch.measure(folder, rounds=1 if quick else 3, quick=quick),
+    "fanout": lambda folder, quick: fanout.measure(folder, rounds=1 if quick else 3, quick=quick),
+    "replicate": lambda folder, quick: replicate.measure(folder, quick=quick),
     "costs": lambda folder, quick: costs.measure(folder, rounds=2 if quick else 3, quick=quick),
     "start": lambda folder, _: start.measure(folder, rounds=3),
 }

@@ -18,9 +18,11 @@ NEEDED = (
     "idna",
     "jinja2",
     "msgspec",
+    "nats",
     "orjson",
     "prometheus_client",
     "ruamel",
+    "websockets",
 )
 
 

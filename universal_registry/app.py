@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,34 +19,36 @@ from universal_registry.api.auth import Auth
 from universal_registry.api.context import Observed
 from universal_registry.api.dispatch import Api
 from universal_registry.api.inprocess import Embedded, InProcess
-from universal_registry.environment import child_environment, load_settings, runtime_dir
-from universal_registry.kernel.errors import NotFound, StorageUnavailable
+from universal_registry.environment import child_environment, load_settings, runtime_dir, state_dir
+from universal_registry.kernel.errors import StorageUnavailable
 from universal_registry.kernel.settings import Places, Settings
 from universal_registry.kernel.world import SystemWorld, World
+from universal_registry.linking import links_of, marker_in
 from universal_registry.observe.audit import REGISTRY, Audit
 from universal_registry.observe.denials import Denials
 from universal_registry.observe.figures import FiguresReader
 from universal_registry.observe.health import Health
 from universal_registry.observe.metrics import Gauges
+from universal_registry.observe.streams import Traffic
 from universal_registry.propagation.control import PropagationControl
-from universal_registry.propagation.inventory import UNKNOWN_LAG, EngineView
-from universal_registry.propagation.lane import Position
-from universal_registry.propagation.ports import Transport
+from universal_registry.propagation.inventory import EngineView, NoEngine
 from universal_registry.propagation.tally import Tally
 from universal_registry.propagation.target_keys import drop_ended
 from universal_registry.registry.catalogue import load_catalogue
+from universal_registry.registry.consumers import Consumers
 from universal_registry.registry.key_control import KeyControl
 from universal_registry.registry.keys import open_keys
 from universal_registry.registry.service import RegistryService
 from universal_registry.registry.tokens import Tokens
 from universal_registry.runner.ports import DAEMON, Duty
 from universal_registry.security.cipher import Sealer
-from universal_registry.storage.home import admin_token_hash, is_initialised, prepare_home
+from universal_registry.sending import transports_of
+from universal_registry.storage.home import admin_token_hash, is_initialised, none_here, prepare_home
 from universal_registry.storage.keyfile import key_files
 from universal_registry.storage.lock import StoreLock, read_holder
 from universal_registry.storage.writer import GroupWriter
 from universal_registry.stores import Lanes, Others, Registry, Stores, open_stores
-from universal_registry.transports.lazy import LazyTransport
+from universal_registry.transports.peer import Links, Pairing, Status
 
 if TYPE_CHECKING:
     from universal_registry.observe.logs import Logging
@@ -85,12 +87,14 @@ class App:
         self.control: PropagationControl
         self.keys: KeyControl
         self.tokens = Tokens(stores.tokens, world)
+        self.traffic = Traffic(stores.streams, world)
         self.audit = Audit(stores.registry, stores.trails)
         self.denials = Denials(world, stores.trails[REGISTRY].record)
         self.tally = Tally()
         self.figures: FiguresReader
         self.health: Health
         self.api: Api
+        self.links: Links
         self.closing = AsyncExitStack()
 
     async def close(self) -> None:
@@ -119,7 +123,7 @@ async def open_app(
     """
     places = Places(settings.home)
     if not create and not is_initialised(places, settings.key_file, files=settings.database is None):
-        raise NotFound(f"there is no registry in {places.home} yet", hint="make one with: ureg init")
+        raise none_here(places, files=settings.database is None)
     async with AsyncExitStack() as stack:
         if not read_only:
             stack.callback(_lock(places, settings, role).release)
@@ -133,6 +137,10 @@ async def open_app(
         app = App(settings, world, stores, sealer, writer)
         app.service = RegistryService(
             catalogue=catalogue, sealer=sealer, writer=writer, records=registry, log=registry, world=world
+        )
+        marker, opens = marker_in(state_dir(), settings.home), stores.opens_links
+        app.links = await links_of(
+            app.service, registry, writer, sealer, world, marker=marker, opens_links=opens, read_only=read_only
         )
         app.keys = KeyControl(
             store=stores.keys,
@@ -160,9 +168,10 @@ def _lock(places: Places, settings: Settings, role: str) -> StoreLock:
 
 
 def _propagation(app: App, stack: AsyncExitStack, *, read_only: bool) -> EngineView:
-    transports = {"webhook": LazyTransport("webhook", lambda: _webhook(app.settings, app.world), app.tally)}
-    stack.push_async_callback(transports["webhook"].close)
-    view: EngineView = _NoEngine()
+    transports = transports_of(app.settings, app.world, app.tally, app.traffic.count)
+    for transport in transports.values():
+        stack.push_async_callback(transport.close)
+    view: EngineView = NoEngine()
     if not read_only:
         from universal_registry.propagation.engine import Engine
 
@@ -182,16 +191,23 @@ def _front(app: App, view: EngineView, duty: Duty | None, unexpected: Callable[[
         workers=duty.workers if duty else tuple,
         world=app.world,
     )
+    app.control.counterparts = Status(app.links).counterparts
     app.figures = FiguresReader(
         app.service, app.lanes, view, app.health, app.tally, app.denials, store=app.stores.engine,
         under_way=app.engine.under_way if app.engine else dict,
+    )  # fmt: skip
+    app.figures.streams = app.traffic.open_now
+    observed = Observed(
+        tokens=app.tokens, keys=app.keys, audit=app.audit, denials=app.denials, figures=app.figures,
+        consumers=Consumers(app.stores.consumers, app.registry, app.world), streams=app.traffic,
+        links=app.links, pairing=Pairing(app.links), link_status=Status(app.links),
     )  # fmt: skip
     app.api = Api(
         service=app.service,
         control=app.control,
         health=app.health,
         auth=Auth(uid=os.geteuid(), admin_token_hash=admin_token_hash(Places(app.settings.home)), tokens=app.tokens),
-        observed=Observed(tokens=app.tokens, keys=app.keys, audit=app.audit, denials=app.denials, figures=app.figures),
+        observed=observed,
         world=app.world,
         unexpected=unexpected,
     )
@@ -199,27 +215,6 @@ def _front(app: App, view: EngineView, duty: Duty | None, unexpected: Callable[[
 
 def _unexpected(error: BaseException, _trace_id: str) -> None:
     raise error  # a command has no log: its caller is to see it
-
-
-class _NoEngine:
-    """For those who only read: nothing is sent, so nothing is under way."""
-
-    def positions(self) -> Mapping[str, Position]:
-        """None but those in the store."""
-        return {}
-
-    def look(self) -> None:
-        """Whoever runs an engine finds the command."""
-
-    def lag(self) -> int:
-        """Not known without reading the log; a daemon or a driven command knows it."""
-        return UNKNOWN_LAG
-
-
-def _webhook(settings: Settings, world: World) -> Transport:
-    from universal_registry.transports.webhook import WebhookTransport
-
-    return WebhookTransport(world, settings)
 
 
 # --- a new home -----------------------------------------------------------------------------------------------------
@@ -269,14 +264,18 @@ class _Served:
 
     def __init__(self, app: App, logging: Logging) -> None:
         from universal_registry.api.server import ApiServer
+        from universal_registry.api.stream import StreamFront
+        from universal_registry.api.tls import tls_from
 
         assert app.engine is not None
         settings = app.settings
         self.app = app
         self.engine = app.engine
         self.others = app.others
-        self.streams = None
+        self.streams = StreamFront(app.api, app.service, app.traffic, settings)
+        self.tls = tls_from(settings)
         self.keys = app.keys
+        self.peers = app.links
         self._logging = logging
         self._seal_logs(settings)
         self.server = ApiServer(
@@ -284,6 +283,8 @@ class _Served:
             socket_path=settings.socket or Places(settings.home).socket,
             listen=settings.listen,
             short_folder=runtime_dir(),
+            streams=self.streams,
+            tls=self.tls,
         )
 
     def on_commit(self, callback: Callable[[], None]) -> None:
@@ -305,6 +306,8 @@ class _Served:
     async def every_second(self, *, last: bool = False) -> None:
         await self.app.tokens.load()
         await self.app.denials.flush(now=last)
+        if self.tls is not None:
+            self.tls.keep_fresh()
 
     async def anchor(self) -> str:
         return str(await self.app.audit.anchor())
@@ -313,6 +316,9 @@ class _Served:
         self.engine.apply(settings)
         self.app.control.apply(settings)
         self.app.keys.settings = settings.encryption
+        self.streams.apply(settings)
+        if self.tls is not None:
+            self.tls.keep_fresh(force=True)
         self._seal_logs(settings)
 
     def _seal_logs(self, settings: Settings) -> None:

@@ -5,7 +5,7 @@ Each engine's driver is imported when it is asked for, so that nobody pays for t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,18 +15,23 @@ from universal_registry.kernel.settings import Places, PostgresSettings, Setting
 from universal_registry.kernel.world import World
 from universal_registry.observe.audit import PROPAGATION, REGISTRY, Trail
 from universal_registry.observe.health import file_taken_away
+from universal_registry.observe.logs import Log
 from universal_registry.propagation.ports import LaneCommands, LaneQueries, LaneStore, SessionStore
+from universal_registry.propagation.status import MADE_ANEW
+from universal_registry.propagation.streams import StreamStore
 from universal_registry.registry.catalogue import Catalogue
+from universal_registry.registry.consumers import ConsumerStore
 from universal_registry.registry.key_check import SealedFacts
 from universal_registry.registry.key_state import KeyStore
 from universal_registry.registry.ports import LogReader, RecordReader
 from universal_registry.registry.tokens import TokenStore
+from universal_registry.storage.sync_rows import SyncReads
 from universal_registry.storage.writer import BatchStore
 
 SQLITE, POSTGRESQL = "sqlite", "postgresql"
 
 
-class Registry(RecordReader, LogReader, BatchStore, Protocol):
+class Registry(RecordReader, LogReader, BatchStore, SyncReads, Protocol):
     """The registry store."""
 
     def meta(self, key: str) -> str | None:
@@ -61,7 +66,8 @@ class Stores:
     """Opened stores. `trails`: the audit of each. `troubles`: each says in one line why a store cannot be used now, or
     nothing.
 
-    `watch` makes what notices the commits of other processes; None where there can be none.
+    `watch` makes what notices the commits of other processes; None where there can be none. `opens_links`: whether it
+    is this of several daemons that does; None where there is one.
     """
 
     engine: str
@@ -69,9 +75,12 @@ class Stores:
     lanes: Lanes
     keys: Keys
     tokens: TokenStore
+    consumers: ConsumerStore
+    streams: StreamStore
     trails: Mapping[str, Trail]
     troubles: tuple[Callable[[], str], ...]
     watch: Callable[[Callable[[], None]], Others] | None = None
+    opens_links: Callable[[], Awaitable[bool]] | None = None
 
 
 async def open_stores(
@@ -79,18 +88,26 @@ async def open_stores(
 ) -> Stores:
     """Open both; `stack` closes them. Raises NewerStore, Conflict, Corrupt, ReadOnlyStore, StorageUnavailable/Full."""
     if settings.database is not None:
-        return await _postgres(settings, settings.database, catalogue, world, stack, read_only=read_only)
-    return _sqlite(settings, catalogue, world, stack, read_only=read_only)
+        stores = await _postgres(settings, settings.database, catalogue, world, stack, read_only=read_only)
+    else:
+        stores = _sqlite(settings, catalogue, world, stack, read_only=read_only)
+    if not read_only:
+        revision = (await stores.registry.head()).revision
+        if await stores.lanes.begin(revision, world.now()) and revision:
+            Log("stores").warning("the propagation store was missing", hint=MADE_ANEW)
+    return stores
 
 
 def _sqlite(
     settings: Settings, catalogue: Catalogue, world: World, stack: AsyncExitStack, *, read_only: bool
 ) -> Stores:
     from universal_registry.storage.audit_sqlite import SqliteTrail
+    from universal_registry.storage.consumers_sqlite import SqliteConsumers
     from universal_registry.storage.database import Database
     from universal_registry.storage.keys_sqlite import SqliteKeys
     from universal_registry.storage.lanes_sqlite import SqliteLanes
     from universal_registry.storage.registry_sqlite import SqliteRegistry
+    from universal_registry.storage.streams_sqlite import SqliteStreams
     from universal_registry.storage.tokens_sqlite import SqliteTokens
 
     places = Places(settings.home)
@@ -107,6 +124,8 @@ def _sqlite(
         lanes=SqliteLanes(database, retry=settings.retry),
         keys=SqliteKeys(registry, catalogue),
         tokens=SqliteTokens(registry.database),
+        consumers=SqliteConsumers(registry.database),
+        streams=SqliteStreams(database),
         trails={REGISTRY: SqliteTrail(registry.database), PROPAGATION: SqliteTrail(database)},
         troubles=(
             *(file_taken_away(file.path) for file in files),
@@ -146,24 +165,32 @@ async def _postgres(
     read_only: bool,
 ) -> Stores:
     from universal_registry.storage.audit_postgres import PgTrail
+    from universal_registry.storage.consumers_postgres import PgConsumers
     from universal_registry.storage.keys_postgres import PgKeys
     from universal_registry.storage.lanes_postgres import PgLanes
+    from universal_registry.storage.peer_lease import PgLease
     from universal_registry.storage.postgres import PgDatabase
     from universal_registry.storage.postgres_watch import CommitWatch
     from universal_registry.storage.registry_postgres import PostgresRegistry
+    from universal_registry.storage.streams_postgres import PgStreams
     from universal_registry.storage.tokens_postgres import PgTokens
 
     registry = await PostgresRegistry.open(where, catalogue, world, read_only=read_only)
     stack.push_async_callback(registry.database.close)
     database = await PgDatabase.open(where, "propagation", world, read_only=read_only)
     stack.push_async_callback(database.close)
+    lease = PgLease(database)
+    stack.callback(lease.close)
     return Stores(
         engine=POSTGRESQL,
         registry=registry,
         lanes=PgLanes(database, world, retry=settings.retry),
         keys=PgKeys(registry, catalogue),
         tokens=PgTokens(registry.database),
+        consumers=PgConsumers(registry.database),
+        streams=PgStreams(database),
         trails={name: PgTrail(each, name) for name, each in ((REGISTRY, registry.database), (PROPAGATION, database))},
         troubles=(lambda: registry.database.broken or "", lambda: database.broken or ""),
         watch=lambda wake: CommitWatch(registry, wake),
+        opens_links=lease.holds,
     )

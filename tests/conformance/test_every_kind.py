@@ -25,10 +25,12 @@ from universal_registry.propagation.control import PropagationControl
 from universal_registry.propagation.tally import Tally
 from universal_registry.registry.catalogue import Kind
 from universal_registry.registry.check import check_registry
+from universal_registry.registry.consumers import Consumers
 from universal_registry.registry.service import RegistryService
 from universal_registry.registry.tokens import Tokens
 from universal_registry.security.cipher import KEPT
 from universal_registry.storage.audit_sqlite import SqliteTrail
+from universal_registry.storage.consumers_sqlite import SqliteConsumers
 from universal_registry.storage.database import Database
 from universal_registry.storage.lanes_sqlite import SqliteLanes
 from universal_registry.storage.tokens_sqlite import SqliteTokens
@@ -61,6 +63,11 @@ class _Front:
                 tokens=Tokens(SqliteTokens(self._lanes), WORLD),
                 audit=Audit(service.log, {REGISTRY: trail, PROPAGATION: trail}),
                 denials=denials,
+                consumers=Consumers(SqliteConsumers(self._lanes), service.log, WORLD),
+                streams=None,  # type: ignore[arg-type] # nor of it
+                links=None,  # type: ignore[arg-type] # nor of it
+                pairing=None,  # type: ignore[arg-type] # nor of it
+                link_status=None,  # type: ignore[arg-type] # nor of it
                 figures=FiguresReader(service, lanes, engine, health, Tally(), denials, store="sqlite"),
             ),
             auth=Auth(uid=os.getuid(), admin_token_hash=None),

@@ -299,6 +299,24 @@ async def test_concurrent_writers_each_get_a_revision_of_their_own(service: Regi
     assert verify(GENESIS, lines, 1) == (await service.log.head()).hash
 
 
+async def test_a_listener_that_fails_costs_nobody_a_commit(service: RegistryService) -> None:
+    reported: list[BaseException] = []
+    called: list[str] = []
+
+    def fails() -> None:
+        raise ValueError("a listener's bug")
+
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["exception"]))
+    service.on_commit(fails)
+    service.on_commit(lambda: called.append("the next one"))
+    for turn in range(3):
+        await asyncio.wait_for(service.put(alias("a", str(turn)), actor=OPERATOR), timeout=20)
+    await asyncio.wait_for(service.put(alias("b"), actor=OPERATOR), timeout=20)
+    assert await names(service, "kind=alias") == ["a", "b"]
+    assert {str(each) for each in reported} == {"a listener's bug"}
+    assert len(called) == len(reported) >= 3
+
+
 async def test_one_refusal_does_not_touch_its_neighbours(service: RegistryService) -> None:
     answers = await asyncio.gather(
         *(service.put(alias(f"a{each}"), actor=OPERATOR, if_revision=each % 2) for each in range(20)),

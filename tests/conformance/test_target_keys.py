@@ -48,7 +48,7 @@ async def test_the_old_one_counts_until_its_time_is_over_and_is_then_gone(servic
     assert shown["secret"] == new["secret"] != SECRET
     assert await drop_ended(service) == ["mine"]
     record = await service.get(MINE)
-    assert set(service.reveal(record)["delivery"]) == {"network", "transport", "secret"}
+    assert set(service.reveal(record)["delivery"]) == {"network", "secret"}
     (newest, *_) = await service.history(MINE, limit=10)
     assert (newest.op, newest.actor) == (Op.PUT, DROPPER.name)
     assert await drop_ended(service) == []

@@ -40,7 +40,8 @@ def names(requirements: list[Any]) -> set[str]:
 
 
 MODULES = {  # what is imported of each
-    {"ruamel-yaml": "ruamel"}.get(name, name.replace("-", "_")) for name in names(PYPROJECT["project"]["dependencies"])
+    {"nats-py": "nats", "ruamel-yaml": "ruamel"}.get(name, name.replace("-", "_"))
+    for name in names(PYPROJECT["project"]["dependencies"])
 }
 
 
@@ -146,3 +147,12 @@ def test_decision_records_are_short_and_name_an_alternative() -> None:
         assert re.fullmatch(r"\d{4}-[a-z0-9-]+\.md", record.name)
         assert len(text.splitlines()) <= 80, record.name
         assert "alternative" in text.lower(), record.name
+
+
+def test_the_map_of_propagation_names_each_module_once() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    section = text.split("## Inside `propagation/`")[1].split("\n## ")[0]
+    there = {path.stem for path in (ROOT / "universal_registry" / "propagation").glob("*.py")} - {"__init__"}
+    cells = "".join(row.split("|")[2] for row in section.splitlines() if row.startswith("| "))
+    named = re.findall(r"`([a-z_]+)`", cells)
+    assert sorted(name for name in named if name != "where") == sorted(there)

@@ -108,3 +108,46 @@ async def test_a_deleted_record_is_gone_for_the_writer_too(app: App) -> None:
     assert await known(app) is None
     await put(app, "git status")
     assert (await app.service.get(KEY)).generation == 1
+
+
+async def test_the_newest_lines_are_told_as_the_log_has_them(app: App) -> None:
+    """What is known of them, and what a connection that knows nothing reads, after each limit."""
+    for number in range(4):
+        await put(app, f"git {number}")
+    operations = [{"op": "put", "kind": "alias", "name": f"a{at}", "spec": {"command": "ls"}} for at in range(3)]
+    await app.service.batch(operations, actor=ME)
+    reader = await open_app(Settings(home=app.settings.home), world=SystemWorld(), read_only=True)
+    try:
+        for after in range(7):
+            for limit in (1, 2, 3, 100):
+                for upto in (None, 2, 5):
+                    told = await app.registry.changes(after, limit, upto=upto)
+                    assert told == await reader.registry.changes(after, limit, upto=upto)
+    finally:
+        await reader.close()
+
+
+async def test_lines_that_another_connection_wrote_are_told(app: App) -> None:
+    await put(app, "git status")
+    first = (await app.registry.changes(0, 10))[0]
+    other = apsw.Connection(str(app.settings.home / ".universal_registry.db"))
+    with other:
+        other.execute("INSERT INTO write_guard (open) VALUES (1)")
+        other.execute(
+            "INSERT INTO changes SELECT position + (1 << 20), 2, seq, op, kind, namespace, name, uid, generation, "
+            "commitment, prev_commitment, changed_fields, actor, txn_id, message, at, zeroblob(32), body FROM changes"
+        )
+        other.execute("DELETE FROM write_guard")
+    other.close()
+    assert await app.registry.changes(0, 10) == [first, replace(first, revision=2, hash=bytes(32))]
+
+
+async def test_lines_that_were_sealed_anew_are_told(app: App) -> None:
+    await put(app, "git status")
+    assert [line.body for line in await app.registry.changes(0, 10)] != [b"{}"]
+    async with app.registry.database.transaction():
+        app.registry.database.execute("INSERT INTO write_guard (open) VALUES (1)")
+        app.registry.database.execute("UPDATE changes SET body = '{}'")
+        app.registry.database.execute("DELETE FROM write_guard")
+        app.registry.changed_beside({})
+    assert [line.body for line in await app.registry.changes(0, 10)] == [b"{}"]

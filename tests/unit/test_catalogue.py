@@ -169,7 +169,7 @@ def test_what_the_other_parts_read_is_there() -> None:
     }
     for name, fields in wanted.items():
         assert set(fields.split()) <= set(CATALOGUE.kinds[name].by_name), name
-    secrets = ("secret", "previous_secret", "seal_key", "previous_seal_key")
+    secrets = ("credential", "secret", "previous_secret", "seal_key", "previous_seal_key")
     assert CATALOGUE.kinds["endpoint"].secret_paths == tuple(("delivery", name) for name in secrets)
     assert CATALOGUE.kinds["service"].by_name["host"].refs == ("host",)
     interface = CATALOGUE.kinds["host"].by_name["interfaces"].items

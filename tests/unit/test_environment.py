@@ -57,6 +57,11 @@ def test_every_setting_can_come_from_the_environment(home: Path) -> None:
     given = {
         "REGISTRY_LISTEN": "127.0.0.1:9999",
         "REGISTRY_SOCKET": "/run/u.sock",
+        "REGISTRY_TLS_CERT": "/tls/cert.pem",
+        "REGISTRY_TLS_KEY": "/tls/key.pem",
+        "REGISTRY_TLS_CLIENT_CA": "/tls/ca.pem",
+        "REGISTRY_STREAM_ORIGINS": "https://A.example, http://b.example:8080",
+        "REGISTRY_MAX_STREAMS": "50",
         "REGISTRY_LOG_LEVEL": "Debug",
         "REGISTRY_HEALTH_INTERVAL": "7",
         "REGISTRY_METRICS_INTERVAL": "1.5",
@@ -100,6 +105,11 @@ def test_every_setting_can_come_from_the_environment(home: Path) -> None:
         home=home,
         listen="127.0.0.1:9999",
         socket=Path("/run/u.sock"),
+        tls_cert=Path("/tls/cert.pem"),
+        tls_key=Path("/tls/key.pem"),
+        tls_client_ca=Path("/tls/ca.pem"),
+        stream_origins="https://a.example,http://b.example:8080",
+        max_streams=50,
         log_level="debug",
         health_interval=7.0,
         metrics_interval=1.5,
@@ -182,9 +192,12 @@ def test_unknown_names_are_warned_of_with_what_was_meant(home: Path) -> None:
         ("REGISTRY_LOG_LEVEL", "loud", "log_level is 'loud' (give one of debug, info, warning, error)"),
         ("REGISTRY_LISTEN", "8080", "listen is '8080' (give HOST:PORT"),
         ("REGISTRY_LISTEN", "127.0.0.1:65536", "give HOST:PORT"),
-        ("REGISTRY_LISTEN", "0.0.0.0:80", "TLS is not built"),
-        ("REGISTRY_LISTEN", "[::]:80", "TLS is not built"),
-        ("REGISTRY_LISTEN", "example.org:80", "TLS is not built"),
+        ("REGISTRY_LISTEN", "0.0.0.0:80", "set tls_cert"),
+        ("REGISTRY_STREAM_ORIGINS", "a.example", "origins with commas"),
+        ("REGISTRY_STREAM_ORIGINS", "https://a.example/path", "origins with commas"),
+        ("REGISTRY_MAX_STREAMS", "0", "from 1 to 1000000"),
+        ("REGISTRY_LISTEN", "[::]:80", "set tls_cert"),
+        ("REGISTRY_LISTEN", "example.org:80", "set tls_cert"),
     ],
 )
 def test_a_bad_value_names_setting_value_origin_and_range(home: Path, variable: str, value: str, said: str) -> None:
@@ -386,3 +399,9 @@ def test_nobody_else_reads_the_environment() -> None:
     assert readers == ["environment.py"]
     assert load_settings({"home": "/h"}).home == Path("/h")
     assert "PATH" in os.environ
+
+
+def test_a_home_whose_name_is_no_utf8_is_refused_in_one_line() -> None:
+    with pytest.raises(SettingError, match="REGISTRY_HOME: home is ") as caught:
+        load(environ={"REGISTRY_HOME": "/tmp/\udcff"})
+    assert caught.value.hint == "give a folder whose name is UTF-8"

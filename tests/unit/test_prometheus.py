@@ -43,7 +43,7 @@ def figures(**changed: Any) -> Figures:
     )  # fmt: skip
     counters = Counters(executed=15, delivered=45, retried=3, failed=1, messages=128)
     gauges = Gauges(db=True, queue_depth=3, webhooks_pending=2, counters=counters)
-    stored = Stored(gauges=gauges, revision=936, dead=2, targets=(target,))
+    stored = Stored(gauges=gauges, revision=936, dead=2, targets=(target,), consumers={"audit": 12})
     worker = WorkerState(name="webhook", running=True, stuck=False, deaths=3, silent=0.1, last_error="x")
     said: dict[str, Any] = {
         "store": "sqlite", "db": True, "ready": True, "stored": stored, "tally": tally, "workers": [worker],

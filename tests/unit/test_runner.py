@@ -587,6 +587,9 @@ def test_what_streams_carried_is_stored_every_three_seconds_and_at_the_end() -> 
             self.stored_at: list[float] = []
             self.full = False
 
+        async def pump(self) -> None:
+            """Nobody watches."""
+
         async def store_traffic(self) -> None:
             if self.full:
                 raise StorageFull("no space left")

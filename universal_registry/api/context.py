@@ -18,11 +18,15 @@ from universal_registry.registry.once import Once
 from universal_registry.registry.service import Actor, RegistryService
 
 if TYPE_CHECKING:
+    from universal_registry.api.watch_hub import WatchHub
     from universal_registry.observe.audit import Audit
     from universal_registry.observe.denials import Denials
     from universal_registry.observe.figures import FiguresReader
+    from universal_registry.observe.streams import Traffic
     from universal_registry.propagation.control import PropagationControl
+    from universal_registry.registry.consumers import Consumers
     from universal_registry.registry.tokens import Tokens
+    from universal_registry.transports.peer import Links, Pairing, Status
 
 BODY_LIMIT = DEFAULT_LIMITS.body
 BULK_LIMITS = Limits(body=16 << 20, keys=1_000_000)
@@ -60,16 +64,24 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
     audit: Audit
     denials: Denials
     figures: FiguresReader
+    consumers: Consumers
+    streams: Traffic
+    links: Links
+    pairing: Pairing
+    link_status: Status
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
-    """The parts that handlers call. `openapi` gives the OpenAPI document as JSON bytes."""
+    """The parts that handlers call. `still` says whether an actor may still send such a request, for answers that last.
+    `openapi` gives the OpenAPI document as JSON bytes."""
 
     observed: Observed
     service: RegistryService
     control: PropagationControl
     health: Health
     wakeup: Wakeup
+    hub: WatchHub
+    still: Callable[[Request, Actor], bool]
     openapi: Callable[[], bytes]
 
 

@@ -11,7 +11,11 @@ from universal_registry.api.auth import Auth, Scope, authorise, check_host
 from universal_registry.api.context import Call, Context, Observed, Wakeup
 from universal_registry.api.http import Request, Response, problem_response, unpacked
 from universal_registry.api.openapi import openapi_bytes
-from universal_registry.api.routes import Match, Route, match
+from universal_registry.api.reached import reached
+from universal_registry.api.route import Route
+from universal_registry.api.routes import Match, match
+from universal_registry.api.routes_peers import LINKS
+from universal_registry.api.watch_hub import WatchHub
 from universal_registry.kernel.errors import (
     Forbidden,
     Malformed,
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
     from universal_registry.propagation.control import PropagationControl
 
 _ALWAYS = (("cache-control", "no-store"), ("x-content-type-options", "nosniff"))
+MOST_REVISION = 999_999_999
 _READS = ("GET", "HEAD")
 Unexpected = Callable[[BaseException, str], None]
 """Told of an exception that nobody foresaw, with the trace id that its client was given."""
@@ -63,6 +68,9 @@ class Api:
         self._unexpected = unexpected
         self.wakeup = Wakeup()
         service.on_commit(self.wakeup.notify)
+        self.hub = WatchHub(service, world)
+        service.on_commit(self.hub.on_commit)
+        observed.figures.watches, observed.figures.consumers = self.hub.figures, observed.consumers.all
         catalogue = service.catalogue
         self._context = Context(
             service=service,
@@ -70,21 +78,40 @@ class Api:
             health=health,
             observed=observed,
             wakeup=self.wakeup,
+            hub=self.hub,
+            still=self.still,
             openapi=lambda: openapi_bytes(catalogue),
         )
 
     def close(self) -> None:
         """Let waiting requests answer at once, and no other wait again."""
         self.wakeup.close()
+        self.hub.close()
 
     def now(self) -> datetime:
         """The time, in UTC."""
         return self._world.now().astimezone(UTC)
 
     @property
+    def context(self) -> Context:
+        """What handlers are given, for fronts that watch on behalf of a request."""
+        return self._context
+
+    def trace_id(self) -> str:
+        """An id under which a problem is told."""
+        return self._world.new_id()
+
+    @property
     def callers(self) -> int:
         """What `caller` said is true as long as this number is the same."""
         return self._auth.version
+
+    def still(self, request: Request, actor: Actor) -> bool:
+        """Whether the sender of a request that was admitted would be admitted as the same now."""
+        try:
+            return self._auth.actor(request) == actor
+        except Unauthenticated:
+            return False
 
     def caller(self, request: Request) -> Actor | None:
         """Who sends such headers from that peer, the host being right; None when `admit` must look for itself."""
@@ -99,7 +126,7 @@ class Api:
 
         `caller`: what the method of that name said to the same peer and headers.
         """
-        if caller is None:
+        if caller is None and not request.path.startswith(LINKS):
             check_host(request)
         found = match(request.method, request.path)
         if found.route.scope is Scope.OPEN:
@@ -131,6 +158,8 @@ class Api:
         route = admitted.match.route
         if route.scope is not Scope.OPEN:
             _check_query(request, route)
+            if request.query and (wanted := request.integer("min_revision", 0, 1, MOST_REVISION)):
+                await reached(self._context, wanted)
         if len(request.body) > route.body_limit:
             raise too_large(route.body_limit)
         if request.header("content-encoding") not in ("", "identity"):

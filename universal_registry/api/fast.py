@@ -28,9 +28,11 @@ PeerOf = Callable[[asyncio.Transport], Peer]
 
 class PlainFront:
     """The connections of one listener that have sent plain requests only. `other` makes the protocol that the rest is
-    handed over to, `peer_of` says who is at the other end."""
+    handed over to, by its first bytes; `peer_of` says who is at the other end."""
 
-    def __init__(self, api: Api, limits: ServerLimits, peer_of: PeerOf, other: Callable[[], asyncio.Protocol]) -> None:
+    def __init__(
+        self, api: Api, limits: ServerLimits, peer_of: PeerOf, other: Callable[[bytes], asyncio.Protocol]
+    ) -> None:
         self.api = api
         self.limits = limits
         self.peer_of = peer_of
@@ -255,7 +257,7 @@ class PlainConnection(asyncio.Protocol):
             return
         self._stop_timer()
         self._read_or_not()
-        other = self._front.other()
+        other = self._front.other(data)
         self._transport.set_protocol(other)
         other.connection_made(self._transport)
         other.data_received(data)

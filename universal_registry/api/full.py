@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 from aiohttp import web
+from aiohttp.http import HttpVersion11
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
@@ -90,11 +91,17 @@ async def _sent(http: web.BaseRequest, response: Response, *, keep: bool) -> web
             answer.force_close()
         return answer
     stream = web.StreamResponse(status=response.status, headers=(*response.headers, SERVER))
-    stream.enable_chunked_encoding()
+    if http.version >= HttpVersion11:
+        stream.enable_chunked_encoding()
+    else:
+        stream.force_close()  # HTTP/1.0 knows the end of a body without a length by nothing else
     await stream.prepare(http)
     if http.method != "HEAD":
-        async for piece in response.body:
-            await stream.write(piece)
+        try:
+            async for piece in response.body:
+                await stream.write(piece)
+        finally:
+            await response.body.aclose()  # at once, when the client has left
     await stream.write_eof()
     return stream
 

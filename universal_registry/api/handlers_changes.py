@@ -41,7 +41,7 @@ async def _start(context: Context, request: Request) -> Cursor | None:
     if word == "now":
         return (await context.service.log.head()).cursor
     if word == "list":
-        raise UsageError("from=list is not built yet", hint="list the records, then read the changes after that")
+        raise UsageError("`list` is for watches", hint="GET /v1/-/watch?from=list")
     return parse_cursor(word)
 
 

@@ -12,6 +12,7 @@ from universal_registry.kernel.errors import Invalid, NotFound, UsageError
 from universal_registry.kernel.ids import DEFAULT_NAMESPACE, Key
 from universal_registry.propagation.lane import DeliveryState
 from universal_registry.propagation.modes import MODES, ON_FAILURE
+from universal_registry.registry.words import shown
 
 MOST_DELIVERIES = 1000
 LONGEST_DEADLINE = 366 * 86400.0
@@ -184,14 +185,16 @@ async def _record_key(context: Context, reference: str, namespace: str | None) -
 
 
 def _states(words: list[str]) -> tuple[DeliveryState, ...]:
-    try:
-        return tuple(DeliveryState(word) for word in words)
-    except ValueError as error:
-        raise UsageError(f"a state that there is not: {error}", hint=", ".join(DeliveryState)) from None
+    unknown = [word for word in words if word not in set(DeliveryState)]
+    if unknown:
+        held = "; what is held is pending or waiting" if "held" in unknown else ""
+        raise UsageError(f"{shown(unknown[0])} is no state to ask for{held}", hint="one of " + ", ".join(DeliveryState))
+    return tuple(DeliveryState(word) for word in words)
 
 
 async def status(context: Context, _: Call) -> Response:
     """What there is and how it goes: records, targets, queue, warnings."""
     found = await context.control.status()
     found["warnings"] = [*found["warnings"], *await context.observed.keys.warnings()]
+    found["streams"] = {"open": context.observed.streams.open_now(), "messages": found["counters"]["messages"]}
     return json_response(found)

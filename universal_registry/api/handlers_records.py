@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
@@ -212,7 +212,7 @@ async def list_records(context: Context, call: Call) -> Response:
     """The records of one kind in one namespace."""
     kind = _kind(context, call.params["plural"])
     namespace = context.service.key(kind.name, call.params["namespace"], "any").namespace
-    selector = _selector(context, call.request)
+    selector = selector_of(context, call.request)
     for said, own in ((selector.kinds, kind.name), (selector.namespaces, namespace)):
         if said and own not in said:
             raise UsageError(f"the selector names {said[0]!r}, the path {own!r}", hint="use GET /v1/-/records")
@@ -221,7 +221,7 @@ async def list_records(context: Context, call: Call) -> Response:
 
 async def all_records(context: Context, call: Call) -> Response:
     """Records over kinds and namespaces; those of `system` only when it is named."""
-    return await _page(context, call, _selector(context, call.request))
+    return await _page(context, call, selector_of(context, call.request))
 
 
 async def find_records(context: Context, call: Call) -> Response:
@@ -243,7 +243,8 @@ async def _page(context: Context, call: Call, selector: Selector) -> Response:
     return records_response(context, call.request, page.records, revision=page.revision, more=page.next)
 
 
-def _selector(context: Context, request: Request) -> Selector:
+def selector_of(context: Context, request: Request) -> Selector:
+    """What the filters of a query select. Raises Invalid."""
     terms: list[str] = list(request.values("select"))
     for parameter, prefix in (
         ("kind", "kind="),
@@ -315,10 +316,10 @@ def _all_lines(body: bytes, *, limits: Limits) -> list[Any]:
 
 async def export(context: Context, call: Call) -> Response:
     """All selected records as NDJSON documents without `meta`, in order, of one revision; sealed secrets verbatim."""
-    pages = context.service.pages(_selector(context, call.request), size=MOST_IN_PAGE)
+    pages = context.service.pages(selector_of(context, call.request), size=MOST_IN_PAGE)
     first = await anext(pages)
 
-    async def lines() -> AsyncIterator[bytes]:
+    async def lines() -> AsyncGenerator[bytes, None]:
         async with aclosing(pages):
             yield _exported(first)
             async for page in pages:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
@@ -105,11 +105,11 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):
-    """One answer. A body that is an iterator is sent as it comes, without a length."""
+    """One answer. A body that is a generator is sent as it comes, without a length."""
 
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
-    body: bytes | AsyncIterator[bytes] = b""
+    body: bytes | AsyncGenerator[bytes, None] = b""
 
     def header(self, name: str) -> str:
         """The first header of that name (any case), empty when there is none."""

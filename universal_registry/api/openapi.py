@@ -12,7 +12,9 @@ import orjson
 from universal_registry import __version__
 from universal_registry.api.auth import Scope
 from universal_registry.api.http import JSON_PATCH_TYPE
-from universal_registry.api.routes import ROUTES, Param, Route
+from universal_registry.api.params import Param
+from universal_registry.api.route import Route
+from universal_registry.api.routes import ROUTES
 from universal_registry.registry.catalogue import Catalogue
 from universal_registry.registry.jsonschema import json_schema
 from universal_registry.registry.once import MOST_KEY
@@ -26,6 +28,7 @@ _PARAM_DOCS = {
     "kind": "the kind",
     "id": "the id",
     "verb": "what to do with it",
+    "link": "the id that opening a link gave",
 }
 _MERGE = "application/merge-patch+json"
 _KEY = {
@@ -116,6 +119,9 @@ def _success(route: Route) -> dict[str, Any]:
     match route.answer:
         case "text":
             return {"200": {"description": "ok", "content": {"text/plain": {"schema": {"type": "string"}}}}}
+        case "octets":
+            sealed = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+            return {"200": {"description": "sealed", "content": sealed}}
         case "ndjson":
             return {"200": {"description": "one JSON value a line", "content": ndjson}}
         case "record":

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
-import msgspec
-
 from universal_registry.api import handlers_access as access
 from universal_registry.api import handlers_changes as changes
 from universal_registry.api import handlers_control as control
@@ -19,63 +17,36 @@ from universal_registry.api import handlers_lanes as lanes
 from universal_registry.api import handlers_metrics as metrics
 from universal_registry.api import handlers_records as records
 from universal_registry.api import handlers_sessions as said
+from universal_registry.api import handlers_streams as streamed
 from universal_registry.api import handlers_targets as targets
+from universal_registry.api import handlers_watch as watched
 from universal_registry.api.auth import Scope
-from universal_registry.api.context import BODY_LIMIT, BULK_LIMITS, Handler
+from universal_registry.api.context import BULK_LIMITS
+from universal_registry.api.params import (
+    ACROSS,
+    DASH,
+    FILTERS,
+    FRESH,
+    LIMIT,
+    MESSAGE,
+    PAGING,
+    REV,
+    STRICT,
+    THERE,
+    WATCH,
+    Param,
+)
+from universal_registry.api.route import Route
+from universal_registry.api.routes_peers import PEER_ROUTES
 from universal_registry.kernel.errors import Malformed, MethodNotAllowed, NotFound
 from universal_registry.registry.words import near, shown
 
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
-class Param(NamedTuple):
-    """A query parameter. `many`: it may be repeated."""
-
-    name: str
-    doc: str
-    type: str = "string"
-    many: bool = False
-    required: bool = False
-
-
-class Route(NamedTuple):
-    """`body`: a model of the JSON body, `"record"`, or `"records"` (see openapi.py). `answer`: what 200 carries."""
-
-    method: str
-    pattern: str
-    handler: Handler
-    scope: Scope
-    summary: str
-    query: tuple[Param, ...] = ()
-    body: type[msgspec.Struct] | str | None = None
-    answer: str = "json"
-    body_limit: int = BODY_LIMIT
-    keyed: bool = False
-    """It takes an Idempotency-Key."""
-
-    @property
-    def segments(self) -> list[str]:
-        return self.pattern.split("/")[1:]
-
-
-_MESSAGE = Param("message", "why, for the log; at most 1,000 characters")
-_THERE = Param("namespace", "of the record")
-_STRICT = Param("strict", "refuse fields that the catalogue does not declare", "boolean")
-_DASH = Param("name", "the name, when the last segment of the path is `-`")
-_REV = Param("rev", "as it was at this revision, also when it has been deleted since", "integer")
-_LIMIT = Param("limit", "at most this many, 1 to 1,000; 100 if absent", "integer")
-_SELECT = Param("select", "a selector, such as `kind=alias,labels.tier=backend`", many=True)
-_FILTERS = (
-    Param("name", "a glob with `*` and `?`", many=True),
-    Param("class", "a classification, its children included", many=True),
-    Param("label", "`KEY=VALUE`, `KEY` (has it) or `!KEY` (has it not)", many=True),
-    Param("field", "`FIELD=VALUE`, a field of the spec", many=True),
-    _SELECT,
-)
-_ACROSS = (Param("kind", "a kind", many=True), Param("namespace", "a namespace", many=True))
-_PAGING = (_LIMIT, Param("page", "`next` of the page before"))
 _RECORD = "/v1/{namespace}/{plural}/{name}"
 _TARGET = "/v1/-/targets/{namespace}/{name}"
+_CONSUMER = "/v1/-/consumers/{name}"
 _BULK = BULK_LIMITS.body
 
 ROUTES: tuple[Route, ...] = (
@@ -86,31 +57,31 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/metrics", metrics.metrics, Scope.READ, "Figures for Prometheus", answer="text"),
     Route("GET", "/openapi.json", health.openapi, Scope.READ, "This API as OpenAPI 3.1"),
     # records
-    Route("GET", _RECORD, records.get_record, Scope.READ, "Read a record", (_DASH, _REV), answer="record"),
+    Route("GET", _RECORD, records.get_record, Scope.READ, "Read a record", (DASH, REV, FRESH), answer="record"),
     Route(
         "PUT", _RECORD, records.put_record, Scope.WRITE, "Make a record exactly this",
-        (_DASH, _MESSAGE, _STRICT), "record", "written", keyed=True,
+        (DASH, MESSAGE, STRICT), "record", "written", keyed=True,
     ),
     Route(
         "PATCH", _RECORD, records.patch_record, Scope.WRITE, "Merge into a record, or create it; or change it in steps",
-        (_DASH, _MESSAGE, _STRICT), "record", "written", keyed=True,
+        (DASH, MESSAGE, STRICT), "record", "written", keyed=True,
     ),
     Route(
         "DELETE", _RECORD, records.delete_record, Scope.WRITE, "Remove a record",
-        (_DASH, _MESSAGE, Param("missing_ok", "no error when there is none", "boolean")), answer="written",
+        (DASH, MESSAGE, Param("missing_ok", "no error when there is none", "boolean")), answer="written",
         keyed=True,
     ),
     Route(
         "GET", "/v1/{namespace}/{plural}", records.list_records, Scope.READ, "List records of a kind",
-        (*_FILTERS, *_PAGING), answer="records",
+        (*FILTERS, *PAGING), answer="records",
     ),
     Route(
         "GET", "/v1/-/records", records.all_records, Scope.READ, "List records over kinds and namespaces",
-        (*_ACROSS, *_FILTERS, *_PAGING), answer="records",
+        (*ACROSS, *FILTERS, *PAGING), answer="records",
     ),
     Route(
         "GET", "/v1/-/find", records.find_records, Scope.READ, "All records that a name may mean",
-        (Param("name", "`[kind/]name`, exact", required=True), _THERE), answer="records",
+        (Param("name", "`[kind/]name`, exact", required=True), THERE, FRESH), answer="records",
     ),
     Route(
         "POST", "/v1/batch", records.batch, Scope.WRITE, "Many operations, one revision, all or nothing",
@@ -118,12 +89,12 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         "POST", "/v1/-/apply", records.apply, Scope.WRITE, "Make records what documents say, all or nothing",
-        (Param("mode", "`put` (a document is the whole record; if absent) or `merge`"), _MESSAGE, _STRICT),
+        (Param("mode", "`put` (a document is the whole record; if absent) or `merge`"), MESSAGE, STRICT),
         "records", "batch", _BULK, keyed=True,
     ),
     Route(
         "GET", "/v1/-/export", records.export, Scope.READ, "Records as NDJSON documents, to apply elsewhere",
-        (*_ACROSS, *_FILTERS), answer="ndjson",
+        (*ACROSS, *FILTERS, FRESH), answer="ndjson",
     ),
     Route(
         "GET", "/v1/-/history", history.history, Scope.READ, "What was done to a record, newest first",
@@ -132,7 +103,8 @@ ROUTES: tuple[Route, ...] = (
             Param("name", "its name, exact", required=True),
             Param("namespace", "`default` if absent"),
             Param("before", "only revisions below this one: `next` of the page before", "integer"),
-            _LIMIT,
+            LIMIT,
+            FRESH,
         ),
     ),
     Route(
@@ -145,10 +117,35 @@ ROUTES: tuple[Route, ...] = (
         ),
         answer="ndjson",
     ),
+    Route(
+        "GET", "/v1/-/watch", watched.watch, Scope.READ, "Changes as they happen, until either side ends it",
+        WATCH,
+        answer="ndjson",
+    ),
+    Route("GET", "/v1/-/consumers", watched.consumers, Scope.READ, "All named consumers, and how far behind each is"),
+    Route("GET", _CONSUMER, watched.consumer, Scope.READ, "One named consumer"),
+    Route(
+        "PUT", _CONSUMER, watched.put_consumer, Scope.WRITE, "Make a named consumer, or change what it reads",
+        body=watched.ConsumerBody,
+    ),
+    Route(
+        "POST", _CONSUMER + "/ack", watched.acknowledge, Scope.WRITE, "What a named consumer has dealt with",
+        (Param("cursor", "everything up to it", required=True),),
+    ),
+    Route("DELETE", _CONSUMER, watched.remove_consumer, Scope.WRITE, "Forget a named consumer"),
     # the catalogue
     Route("GET", "/v1/-/kinds", records.kinds, Scope.READ, "All kinds"),
     Route("GET", "/v1/-/kinds/{kind}", records.kind, Scope.READ, "One kind, with its JSON Schema"),
     Route("GET", "/v1/-/classes", records.classes, Scope.READ, "All classifications"),
+    # streams
+    Route("GET", "/v1/stream", streamed.stream, Scope.READ, "A WebSocket: subscriptions and pushes, both at once",
+          (Param("stream", "The stream as which it is counted; absent: the caller."),)),
+    Route("GET", "/v1/-/streams", streamed.streams, Scope.READ, "All streams, and what each has carried"),
+    Route("GET", "/v1/-/streams/{id}", streamed.one_stream, Scope.READ, "One stream, and what it has carried"),
+    Route(
+        "POST", "/v1/-/streams/{id}", streamed.send_data, Scope.WRITE, "Send data into a stream",
+        body=streamed.DataBody, keyed=True,
+    ),
     # propagation
     Route("GET", "/v1/-/targets", control.targets, Scope.READ, "All targets with their state"),
     Route(
@@ -230,18 +227,18 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         "GET", "/v1/-/where", control.where, Scope.READ, "Which targets have a record, and why not",
-        (Param("name", "`[kind/]name`", required=True), _THERE),
+        (Param("name", "`[kind/]name`", required=True), THERE),
     ),
     Route(
         "GET", "/v1/-/explain", said.explain, Scope.READ, "Who gets a record, and who does not, and why",
-        (Param("name", "`[kind/]name`", required=True), _THERE),
+        (Param("name", "`[kind/]name`", required=True), THERE),
     ),
     Route(
         "GET", "/v1/-/deliveries", control.deliveries, Scope.READ, "Deliveries not done yet",
         (
             Param("target", "`[namespace/]name`"),
             Param("name", "of the record, `[kind/]name`"),
-            _THERE,
+            THERE,
             Param("session", "a session's id"),
             Param("state", "pending, sending, waiting, dead or cancelled", many=True),
             Param("limit", "at most this many, 1 to 1,000; 100 if absent", "integer"),
@@ -281,10 +278,11 @@ ROUTES: tuple[Route, ...] = (
             Param("since", "a time (RFC 3339), or how long ago, as `24h`"),
             Param("actor", "as `token:ci` or `uid:1000`, exact"),
             Param("action", "as `record.put`, or the part before its dot"),
-            _LIMIT,
+            LIMIT,
         ),
     ),
     Route("GET", "/v1/-/audit/anchor", access.anchor, Scope.ADMIN, "The ends of the hash chains, to keep elsewhere"),
+    *PEER_ROUTES,
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -19,6 +19,9 @@ from universal_registry.api.listening import ServerLimits, bind_tcp, bind_unix, 
 
 if TYPE_CHECKING:
     from aiohttp import web
+
+    from universal_registry.api.stream import StreamFront
+    from universal_registry.api.tls import Tls
 
 
 class Addresses(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +42,8 @@ class ApiServer:
     """Serves one Api on a Unix socket and, if `listen` is not empty, on TCP (`HOST:PORT`; port 0 takes a free one).
 
     `short_folder`: where a socket goes, under a hashed name, whose own path is longer than systems allow.
-    `short_way`: off only in tests, so that aiohttp answers plain requests too (`api/fast.py`).
+    `short_way`: off only in tests, so that aiohttp answers plain requests too (`api/fast.py`); there are no `streams`
+    then. `tls`: what TCP is spoken through; None: in clear.
     """
 
     def __init__(
@@ -51,12 +55,16 @@ class ApiServer:
         short_folder: Path,
         limits: ServerLimits = _LIMITS,
         short_way: bool = True,
+        streams: StreamFront | None = None,
+        tls: Tls | None = None,
     ) -> None:
         self._api = api
         self._socket_path = short_path(socket_path, short_folder)
         self._listen = listen
         self._limits = limits
         self._short_way = short_way
+        self._streams = streams
+        self._tls = tls
         self._fronts: list[PlainFront] = []
         self._http: list[web.Server] = []
         self._listeners: list[asyncio.Server] = []
@@ -81,8 +89,11 @@ class ApiServer:
             front.close_idle()
         for http in self._http:
             http.pre_shutdown()
+        streams = () if self._streams is None else (self._streams,)
         await asyncio.gather(
-            *(front.shutdown(grace) for front in self._fronts), *(http.shutdown(grace) for http in self._http)
+            *(front.shutdown(grace) for front in streams),
+            *(front.shutdown(grace) for front in self._fronts),
+            *(http.shutdown(grace) for http in self._http),
         )
         self._fronts, self._http, self._listeners = [], [], []
         if self._bound is not None and same_file(self._socket_path, self._bound):
@@ -101,7 +112,7 @@ class ApiServer:
 
     async def _serve(self, sock: socket.socket, hosts: frozenset[str] | None) -> None:
         def peer_of(transport: asyncio.BaseTransport | None) -> Peer:
-            return _peer(transport, hosts)
+            return _peer(transport, hosts, self._tls)
 
         @cache
         def full() -> web.Server:
@@ -113,22 +124,40 @@ class ApiServer:
         def by_aiohttp() -> asyncio.Protocol:
             return full()()
 
+        def other(data: bytes) -> asyncio.Protocol:
+            streams = self._streams
+            if streams is None or not streams.wants(data):
+                return by_aiohttp()
+            return streams.accept(peer_of, self._limits.line, self._limits.idle, by_aiohttp)
+
         made: Callable[[], asyncio.Protocol] = by_aiohttp
         if self._short_way:
-            made = PlainFront(self._api, self._limits, peer_of, by_aiohttp)
+            made = PlainFront(self._api, self._limits, peer_of, other)
             self._fronts.append(made)
         loop = asyncio.get_running_loop()
         sock.setblocking(False)
         if hosts is None:
             listener = await loop.create_unix_server(made, sock=sock, backlog=1024)
         else:
-            listener = await loop.create_server(made, sock=sock, backlog=1024)
+            secure: dict[str, Any] = {}
+            if self._tls is not None:
+                secure = {"ssl": self._tls.context, "ssl_handshake_timeout": self._limits.idle}
+            listener = await loop.create_server(made, sock=sock, backlog=1024, **secure)
         self._listeners.append(listener)
 
 
-def _peer(transport: asyncio.BaseTransport | None, hosts: frozenset[str] | None) -> Peer:
+def _peer(transport: asyncio.BaseTransport | None, hosts: frozenset[str] | None, tls: Tls | None) -> Peer:
     """Who is at the other end; `hosts`: what a TCP listener may be called, None for a Unix socket."""
     if hosts is not None:
-        return Peer(kind=PeerKind.TCP, hosts=hosts)
+        return Peer(kind=PeerKind.TCP, hosts=hosts if tls is None else _also(hosts, tls.names))
     sock = transport.get_extra_info("socket") if transport else None
     return Peer(kind=PeerKind.UNIX, uid=peer_uid(sock) if sock is not None else None)
+
+
+@cache
+def _also(hosts: frozenset[str], names: frozenset[str]) -> frozenset[str]:
+    """What the Host header may be, with the names of the certificate: with the port, which may be left out if 443."""
+    port = next(port for host in hosts if (port := host.rpartition(":")[2]).isdigit())
+    known = {host.removesuffix(f":{port}") for host in hosts} | names
+    found = {f"{name}:{port}" for name in known}
+    return frozenset(found | known if port == "443" else found)

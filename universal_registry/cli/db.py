@@ -102,12 +102,11 @@ def _pending(settings: Settings) -> list[Pending]:
 
 
 def _initialised(settings: Settings) -> Places:
-    from universal_registry.kernel.errors import NotFound
-    from universal_registry.storage.home import is_initialised
+    from universal_registry.storage.home import is_initialised, none_here
 
     places = Places(settings.home)
     if not is_initialised(places, settings.key_file):
-        raise NotFound(f"there is no registry in {places.home} yet", hint="make one with: ureg init")
+        raise none_here(places)
     return places
 
 

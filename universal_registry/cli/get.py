@@ -16,6 +16,8 @@ from universal_registry.cli.getting import Question, show
     Example("ureg get service --class AppService -l tier=backend"),
     Example("ureg get alias gs --rev 936", "as it was then, see `ureg history`"),
     Example("ureg get path -- -rf", "a name that looks like an option"),
+    Example("ureg get alias -w", "what is there, then each change, until Ctrl-C"),
+    Example("ureg get service -l tier=backend -w --from now -o ndjson", "for programs: a frame a line"),
 )
 @click.argument("kind")
 @click.argument("name", required=False)
@@ -28,6 +30,13 @@ from universal_registry.cli.getting import Question, show
     "--select", "selectors", multiple=True, metavar="SELECTOR", help="As in `kind=alias,labels.tier=backend`."
 )
 @click.option("--rev", type=click.IntRange(1), metavar="N", help="The record NAME as it was at revision N.")
+@click.option("-w", "--watch", is_flag=True, help="Then go on with each change, until Ctrl-C. Needs the daemon.")
+@click.option(
+    "--from",
+    "start",
+    metavar="PLACE",
+    help="Where a watch begins: list (what is there; if absent), now, beginning, or a cursor.",
+)
 @output_option()
 def get(
     kind: str,
@@ -39,6 +48,8 @@ def get(
     fields: tuple[str, ...],
     selectors: tuple[str, ...],
     rev: int | None,
+    watch: bool,
+    start: str | None,
     output: str,
 ) -> None:
     """Show a record, or list those of a kind.
@@ -46,4 +57,4 @@ def get(
     KIND is singular or plural. JSON of a record that was asked for by NAME is one object, of a list an array.
     """
     filters = {"name": globs, "class": classes, "label": labels, "field": fields, "select": selectors}
-    show(Question(kind, name, namespace, output, filters, rev))
+    show(Question(kind, name, namespace, output, filters, rev, watch, start))

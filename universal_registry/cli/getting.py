@@ -22,6 +22,8 @@ class Question(NamedTuple):
     output: str = FORMS[0]
     filters: Mapping[str, Sequence[str]] = {}
     rev: int | None = None
+    watch: bool = False
+    start: str | None = None
 
 
 def show(asked: Question) -> None:
@@ -32,6 +34,11 @@ def show(asked: Question) -> None:
         raise UsageError("a NAME and a filter are both given", hint="--name takes a glob")
     if name is None and asked.rev is not None:
         raise UsageError("--rev is for one record", hint="ureg get KIND NAME --rev N")
+    if asked.watch:
+        _watch(asked, kind, name, filters)
+        return
+    if asked.start is not None:
+        raise UsageError("--from is for a watch", hint="ureg get KIND -w --from now")
     with session() as registry:
         described = kind_of(registry, kind) if asked.output == "table" else {}
         shape = record_shape(described, namespaces=asked.namespace is None)
@@ -40,3 +47,14 @@ def show(asked: Question) -> None:
             return
         place = {"namespace": asked.namespace} if asked.namespace else {}
         emit(registry.items("/v1/-/records", {**filters, **place, "kind": kind}), asked.output, shape)
+
+
+def _watch(asked: Question, kind: str, name: str | None, filters: Mapping[str, Sequence[str]]) -> None:
+    from universal_registry.cli.watching import follow
+    from universal_registry.registry.selector import exact_name
+
+    if asked.rev is not None:
+        raise UsageError("--rev and --watch are both given", hint="a watch begins at a cursor: --from")
+    place = {"namespace": asked.namespace} if asked.namespace else {}
+    named = {"name": exact_name(name)} if name is not None else {}
+    follow({**filters, **place, **named, "kind": kind}, asked.start or "list", asked.output)

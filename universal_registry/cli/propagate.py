@@ -1,4 +1,4 @@
-"""The seven ways to propagate, and `enable-stream`, which is not built yet."""
+"""The seven ways to propagate."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Any
 import click
 
 from universal_registry.cli.command import Example, command, result_option
-from universal_registry.cli.propagating import data_word, last_is_data, names_in, next_word, run_mode
+from universal_registry.cli.propagating import data_word, last_is_data, names_in, next_word, only_targets, run_mode
 from universal_registry.cli.waiting import DEFAULT
-from universal_registry.kernel.errors import Refused
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -75,15 +74,16 @@ def unidirectional(words: tuple[str, ...], source: str | None, target: str | Non
 @_options(
     _SOURCE,
     click.option("--target", metavar="PEER", help="The name of another registry that is linked to this one."),
-    click.option("--data", metavar="DATA", help="Refused for now: what comes back could not be taken in."),
+    click.option("--data", metavar="DATA", help="Refused: what is sent once does not come back."),
     _STRICT,
     *_OUTCOME[2:],
 )
 def bidirectional(words: tuple[str, ...], source: str | None, target: str | None, **more: Any) -> None:
     """Keep a source the same here and at another registry.
 
-    Stored as a session, which waits: registries cannot be linked yet, and nothing is exchanged until they can. What
-    cannot write back, as a webhook, is refused.
+    Edits of different fields on both sides both survive; of the same field, one value is shown on both, and the other
+    is kept for review (`ureg conflict ls`). A peer that is not paired yet is waited for; what cannot write back, as a
+    webhook, is refused.
     """
     left = list(words)
     source = next_word(source, left, "source", "--source NAME --target PEER")
@@ -156,7 +156,7 @@ def fanout(words: tuple[str, ...], source: str | None, targets: tuple[str, ...],
     """
     left = list(words)
     source = next_word(source, left, "source", "--source NAME")
-    run_mode("fanout", source, [*names_in(targets), *left], more["data"], more)
+    run_mode("fanout", source, [*names_in(targets), *only_targets(left)], more["data"], more)
 
 
 @command(
@@ -182,7 +182,7 @@ def chain(words: tuple[str, ...], source: str | None, targets: tuple[str, ...], 
     """
     left = list(words)
     source = next_word(source, left, "source", "--source NAME")
-    run_mode("chain", source, [*names_in(targets), *left], more["data"], more)
+    run_mode("chain", source, [*names_in(targets), *only_targets(left)], more["data"], more)
 
 
 @command(
@@ -200,17 +200,7 @@ def chain(words: tuple[str, ...], source: str | None, targets: tuple[str, ...], 
 def mesh(words: tuple[str, ...], source: str | None, targets: tuple[str, ...], **more: Any) -> None:
     """Keep records the same here and at up to 16 other registries, each with each.
 
-    Stored as a session, which waits: registries cannot be linked yet, and nothing is exchanged until they can.
+    Each peer passes on what it has from the others. One that is not paired yet is waited for. `ureg peer status` proves
+    that all hold the same.
     """
     run_mode("mesh", source, [*names_in(targets), *words], None, more)
-
-
-@command(
-    "enable-stream",
-    Example("ureg unidirectional --source myservice --target remote.service", "what is built"),
-    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-    help="enable-stream is not built yet.",
-)
-def enable_stream() -> None:
-    """Refuse, and say what there is instead."""
-    raise Refused("enable-stream is not built yet", hint="`ureg listen` receives events; GET /v1/changes is a feed")

@@ -12,9 +12,10 @@ from universal_registry.client.http import quote
 from universal_registry.kernel.errors import Refused, Unreachable, UsageError
 
 _PATH = "/v1/-/propagate"
+_TWO_WAY = ("bidirectional", "mesh")
 _NO_DAEMON = "no daemon runs: nothing more is delivered until you run: ureg up"
 _PROTOCOLS = ("http", "webhook", "websocket", "stream", "nats", "peer", "file")
-_SENT_BY_WEBHOOK = ("http", "webhook")
+_BUILT = ("http", "webhook", "websocket", "nats")
 
 
 # --- words ----------------------------------------------------------------------------------------------------------
@@ -47,10 +48,10 @@ def data_word(left: list[str], more: dict[str, Any]) -> str | None:
 
 
 def _check_protocol(word: str) -> None:
-    if word in _SENT_BY_WEBHOOK:
+    if word in _BUILT:
         return
     if word in _PROTOCOLS:
-        raise Refused(f"protocol {word} is not built yet", hint="built: " + ", ".join(_SENT_BY_WEBHOOK))
+        raise Refused(f"protocol {word} is not built yet", hint="built: " + ", ".join(_BUILT))
     raise UsageError(f"{word!r:.40} is no protocol", hint="one of " + ", ".join(_PROTOCOLS))
 
 
@@ -70,6 +71,14 @@ def last_is_data(left: list[str]) -> str:
     return word
 
 
+def only_targets(left: list[str]) -> list[str]:
+    """Words that are all targets; what looks like data is refused, not taken for a target of that name."""
+    for word in left:
+        if word[:1] in ("{", "[", "@") or word == "-":
+            raise UsageError(f"{word!r:.60} looks like data, and all words here are targets", hint="--data DATA")
+    return left
+
+
 def _payload(word: str | None) -> Any:
     """JSON as the value it is, other text as a string; empty and unset mean that there is no data."""
     if word is None:
@@ -80,6 +89,7 @@ def _payload(word: str | None) -> Any:
 
     text = value_text(word)
     if not text.strip():
+        note("warning: the data is empty, so this is no event: the state is sent, and each later change of it")
         return None
     try:
         return load_json(text)
@@ -120,7 +130,11 @@ def run_mode(mode: str, source: str | None, targets: list[str], data: str | None
 def _follow(asked: Session, answer: dict[str, Any], wait: Wait | None) -> dict[str, Any]:
     """How far the session is: after waiting, or at once."""
     if wait is not None:
-        return await_session(asked, str(answer["session"]), wait, note)
+        try:
+            return await_session(asked, str(answer["session"]), wait, note)
+        except KeyboardInterrupt:
+            note(f"it goes on; ureg session get {answer['session']}")
+            raise
     found: dict[str, Any] = asked.read(f"/v1/-/sessions/{quote(answer['session'])}")
     return found
 
@@ -132,14 +146,15 @@ def _tell(answer: dict[str, Any], found: dict[str, Any], output: str) -> None:
     from universal_registry.cli.grid import escaped
 
     names = ", ".join(short_target(address) for address in answer["targets"]) or "nobody yet"
-    if found["state"] == "planned" and answer["standing"]:
-        write(f"session {answer['session']} planned: {escaped(answer['source'])} here and at {escaped(names)}")
+    if answer["mode"] in _TWO_WAY:
+        state = found["state"]
+        write(f"session {answer['session']} {state}: {escaped(answer['source'])} here and at {escaped(names)}")
         return
     lasting = " and each later change" if answer["standing"] else " once"
     write(f"session {answer['session']} {found['state']}: {escaped(names)} gets {escaped(answer['source'])}{lasting}")
     for address, secret in _secrets(answer).items():
         write(f"secret {secret}" if "secret" in answer else f"secret {short_target(address)} {secret}")
-        note("the receiver checks signatures with this secret; it is not shown again")
+        note("the receiver checks signatures with this secret; again: ureg target secret show NAME")
 
 
 def _secrets(answer: dict[str, Any]) -> dict[str, str]:

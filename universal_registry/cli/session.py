@@ -10,7 +10,7 @@ from typing import Any
 
 from universal_registry.client.http import Caller, Client, Query, Reply, find_daemon
 from universal_registry.environment import Loaded, load
-from universal_registry.kernel.errors import RegistryError, Unauthenticated
+from universal_registry.kernel.errors import RegistryError, Unauthenticated, UsageError
 from universal_registry.kernel.settings import Places, Settings
 
 # A bulk write may take its time; whoever only asks is told sooner that nobody answers.
@@ -40,7 +40,10 @@ class Session:
         json: Any = None,
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
-        """See Caller.request. Hints that speak of the HTTP API are made to speak of commands."""
+        """See Caller.request. Hints that speak of the HTTP API are made to speak of commands. Raises UsageError for an
+        empty name, of which the path has no trace."""
+        if "//" in path or path.endswith("/"):
+            raise UsageError("a name is empty", hint="give the name, or the id")
         try:
             return self.caller.request(method, path, query=query, json=json, headers=headers)
         except RegistryError as error:
@@ -103,7 +106,7 @@ def session(*, drive: bool = True) -> Iterator[Session]:
     if address is None:
         caller = _embedded(settings, drive=drive)
     else:
-        caller = Client(address, _token(settings, address), _READ_SECONDS, _WRITE_SECONDS)
+        caller = Client(address, token_for(settings, address), _READ_SECONDS, _WRITE_SECONDS)
     try:
         yield Session(settings, caller, address)
     finally:
@@ -116,7 +119,7 @@ def _embedded(settings: Settings, *, drive: bool) -> Caller:
     return embedded(settings, drive=drive)
 
 
-def _token(settings: Settings, address: str) -> str | None:
+def token_for(settings: Settings, address: str) -> str | None:
     """The socket knows who calls; on TCP the admin token says it, if it may be read."""
     if address.startswith("/"):
         return None

@@ -46,9 +46,10 @@ def _show(found: dict[str, Any]) -> None:
         ("store", f"{found['store']}, revision {found['revision']}"),
         ("records", f"{found['records']} of {len(found['kinds'])} kinds"),
         ("daemon", _daemon_text(found["daemon"])),
-        ("queue", f"{found['health']['queue_depth']} pending, {found['health']['webhooks_pending']} of them webhooks"),
+        ("queue", _queue_text(found)),
         ("delivered", f"{found['counters']['delivered']}; {found['dead']} given up"),
         ("routes", str(found["routes"])),
+        ("streams", f"{found['streams']['open']} open; {found['streams']['messages']} messages"),
     ]
     for name, text in rows:
         write(f"{name:<10}{escaped(text)}")
@@ -57,6 +58,13 @@ def _show(found: dict[str, Any]) -> None:
         emit(found["targets"], "table", Shape("targets", TARGET_COLUMNS, target_name))
     for warning in found["warnings"]:
         write(f"warning   {escaped(warning)}")
+
+
+def _queue_text(found: dict[str, Any]) -> str:
+    """What is queued, and how much of the log may hold more."""
+    health, unread = found["health"], found["unread"]
+    more = f"; {unread} revision{'' if unread == 1 else 's'} not read to the end" if unread else ""
+    return f"{health['queue_depth']} pending, {health['webhooks_pending']} of them webhooks{more}"
 
 
 def _daemon_text(daemon: dict[str, Any] | None) -> str:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
 
+from universal_registry.client.listen_stream import answer_stream, is_stream
 from universal_registry.client.receiver import Message, challenge_in, read_message
 from universal_registry.client.wire import split_address
 from universal_registry.kernel.errors import Conflict, Malformed, TooLarge, UsageError, VerifyError
@@ -162,9 +163,11 @@ class Receiver:
 
     # --- one request ------------------------------------------------------------------------------------------------
 
-    async def _handle(self, request: web.BaseRequest) -> web.Response:
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         from aiohttp import web
 
+        if is_stream(request):
+            return await answer_stream(request, lambda headers, body: self._answer(*self._take(headers, body)))
         if request.method != "POST":
             return web.Response(status=405, headers={"allow": "POST"}, text="POST events here\n")
         try:

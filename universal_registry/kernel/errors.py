@@ -108,12 +108,6 @@ class CursorMismatch(Conflict):
     code = "cursor-mismatch"
 
 
-class CursorGone(Conflict):
-    """The cursor lies before the horizon of the log. `data["cursor"]` is where to restart."""
-
-    code, status = "cursor-gone", 410
-
-
 class StoreLocked(Conflict):
     """Another process owns the store. The message names it."""
 
@@ -169,6 +163,12 @@ class ShuttingDown(RegistryError):
     """The daemon is draining; nothing of this request was done."""
 
     code, status, exit_code, retryable = "shutting-down", 503, 7, True
+
+
+class TooMany(RegistryError):
+    """As many of these are open as may be; one that ends makes room."""
+
+    code, status, exit_code, retryable = "too-many", 503, 7, True
 
 
 class TimedOut(RegistryError):

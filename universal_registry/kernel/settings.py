@@ -6,7 +6,7 @@ A setting `NAME` is read from the environment variable `REGISTRY_NAME`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -117,6 +117,13 @@ class Settings:
         "127.0.0.1:8080", "HOST:PORT of the HTTP API; port 0 takes a free one; empty: only the socket."
     )
     socket: Path | None = _setting(None, "Unix socket of the HTTP API; by default run/ureg.sock in the home.")
+    tls_cert: Path | None = _setting(None, "Certificate chain (PEM) of the TCP listener; then it speaks TLS alone.")
+    tls_key: Path | None = _setting(None, "The key of that certificate (PEM, not encrypted).")
+    tls_client_ca: Path | None = _setting(
+        None, "Authorities (PEM) of client certificates; then every client on TCP needs one, and its token."
+    )
+    stream_origins: str = _setting("", "Sites whose pages may open a stream, as https://a.example,https://b.example.")
+    max_streams: int = _setting(10000, "Streams that may be open at once.", low=1, high=1000000)
     log_level: str = _setting("info", "debug, info, warning or error.")
     health_interval: float = _setting(60.0, "Seconds between health checks.", low=0.01, high=86400)
     metrics_interval: float = _setting(3.0, "Seconds between writes of metrics/registry.metrics.", low=0.01, high=86400)
@@ -180,8 +187,3 @@ class Places(NamedTuple):
     @property
     def metrics(self) -> Path:
         return self.home / "metrics" / "registry.metrics"
-
-
-def describe(settings_type: type) -> dict[str, str]:
-    """Name and meaning of each setting of a settings class, for the reference and `config show`."""
-    return {item.name: item.metadata["doc"] for item in fields(settings_type) if "doc" in item.metadata}

@@ -5,7 +5,7 @@ Nothing is counted here: the numbers are those of the stores, the engine, the wo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -13,13 +13,15 @@ import msgspec
 from msgspec.structs import replace
 
 from universal_registry.kernel.errors import RegistryError
+from universal_registry.log.change import Change
 from universal_registry.observe.denials import Denials
 from universal_registry.observe.health import Health, WorkerState
 from universal_registry.observe.metrics import Gauges
 from universal_registry.propagation.inventory import EngineView, Inventory, take_inventory
-from universal_registry.propagation.lane import Lane, Position
+from universal_registry.propagation.lane import WHOLE, Lane, Position
 from universal_registry.propagation.ports import LaneCommands, LaneQueries, LaneStore
 from universal_registry.propagation.tally import Tally
+from universal_registry.registry.consumers import Consumer
 from universal_registry.registry.service import RegistryService
 
 _MOST_LOOKED_UP = 200
@@ -30,8 +32,9 @@ class Lanes(LaneStore, LaneQueries, LaneCommands, Protocol):
 
 
 class TargetFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """One target. `lag_revisions`: what its lane has not looked at. `lag_seconds`: the age of the oldest change that it
-    does not have. `oldest_seconds`: the age of its oldest delivery that has not ended. `held`: nothing is sent now."""
+    """One target. `lag_revisions`: what its lane has not looked at to the end. `lag_seconds`: the age of the oldest
+    change that it does not have. `oldest_seconds`: the age of its oldest delivery that has not ended. `held`: nothing
+    is sent now."""
 
     target: str
     lag_revisions: int
@@ -45,6 +48,16 @@ class TargetFigures(msgspec.Struct, frozen=True, kw_only=True):
     delivered: int
 
 
+class WatchFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """The watches of this process. `slowest`: the revision that the slowest has come to (None: there is none).
+    Since the start: events `sent`, and watches `dropped` for being too slow."""
+
+    watchers: int = 0
+    slowest: int | None = None
+    sent: int = 0
+    dropped: int = 0
+
+
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """All of it. `stored`: what comes from the stores; None when they do not answer."""
 
@@ -55,6 +68,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     tally: Tally
     workers: Sequence[WorkerState]
     denials: int
+    watches: WatchFigures = WatchFigures()
+    streams: int = 0
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +79,8 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     revision: int
     dead: int
     targets: tuple[TargetFigures, ...]
+    consumers: Mapping[str, int] = {}
+    """The revisions that each named consumer has not acknowledged."""
 
 
 class FiguresReader:
@@ -90,6 +107,11 @@ class FiguresReader:
         self._denials = denials
         self._store = store
         self._under_way = under_way
+        self.watches: Callable[[], WatchFigures] = WatchFigures
+        self.consumers: Callable[[], Awaitable[Sequence[Consumer]]] | None = None
+        """Told by whoever has them: how the watches do, and the named consumers."""
+        self.streams: Callable[[], int] = int
+        """How many streams are open."""
 
     async def gauges(self) -> Gauges:
         """Those of the metrics file. Raises StorageUnavailable, Corrupt."""
@@ -117,32 +139,42 @@ class FiguresReader:
             tally=self._tally,
             workers=self._health.workers(),
             denials=self._denials.total,
+            watches=self.watches(),
+            streams=self.streams(),
         )
 
     async def _stored(self) -> Stored:
         gauges, depth = await self.gauges(), await self._lanes.depth()
         inventory = await take_inventory(self._service, self._lanes, self._engine)
-        revision = (await self._service.log.head()).revision
+        head = await self._service.log.head()
+        revision = head.revision
+        named = await self.consumers() if self.consumers else ()
+        waiting = {each.name: revision - each.place.revision for each in named if each.place[0] == head.incarnation}
         oldest, under_way = await self._lanes.oldest(), self._under_way()
         behind = {inventory.position(lane) for lane in inventory.lanes.values()}
-        planned_from = await self._times(sorted(position for position in behind if position.revision < revision))
+        planned_from = await self._times(sorted(each for each in behind if each.whole < revision))
         targets = []
         for address in sorted(inventory.targets):
             lane = inventory.lane(address)
             found = _target(inventory, address, lane, revision, oldest, planned_from)
             flying = under_way.get(lane.lane_id, 0) if lane else 0
             targets.append(replace(found, in_flight=flying) if flying else found)
-        return Stored(gauges=gauges, revision=revision, dead=depth.dead, targets=tuple(targets))
+        return Stored(gauges=gauges, revision=revision, dead=depth.dead, targets=tuple(targets), consumers=waiting)
 
     async def _times(self, positions: Sequence[Position]) -> dict[Position, datetime]:
         """When the line after each position was written. Many lanes stand at the same few; of many places the oldest
         are looked up, and the others are behind by less."""
         found = {}
         for position in positions[:_MOST_LOOKED_UP]:
-            line = await self._service.log.line(position.revision + 1, 0)
+            line = await self._after(position)
             if line is not None:
                 found[position] = datetime.fromisoformat(line.at)
         return found
+
+    async def _after(self, position: Position) -> Change | None:
+        if position.seq != WHOLE and (line := await self._service.log.line(position.revision, position.seq + 1)):
+            return line
+        return await self._service.log.line(position.revision + 1, 0)
 
 
 def _target(
@@ -164,7 +196,7 @@ def _target(
     ages = [max(0.0, (inventory.now - moment).total_seconds()) for moment in (row, line) if moment is not None]
     return TargetFigures(
         target=address,
-        lag_revisions=max(0, revision - position.revision),
+        lag_revisions=max(0, revision - position.whole),
         lag_seconds=max(ages, default=0.0),
         oldest_seconds=ages[0] if row is not None else 0.0,
         breaker=lane.breaker.value,

@@ -20,7 +20,7 @@ METRICS = {
     "webhook.delivered": "Webhooks accepted by their targets, since the store was made.",
     "webhook.retry": "Attempts that failed and are repeated, since the store was made.",
     "webhook.failed": "Webhooks given up (dead letters), since the store was made.",
-    "stream.messages": "Messages sent over streams, since the store was made.",
+    "stream.messages": "Messages that streams have carried, both ways, since the store was made.",
     "metrics.updated_at": "When this file was written (RFC 3339, UTC): shows its age.",
 }
 """Every metric, in the order of the file, and its meaning."""

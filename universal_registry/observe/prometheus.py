@@ -44,7 +44,9 @@ EXPOSED: dict[str, Exposed] = {
         "counter", "Attempts that failed and are repeated, since the store was made."
     ),
     "ureg_webhooks_failed_total": Exposed("counter", "Webhooks given up, since the store was made."),
-    "ureg_stream_messages_total": Exposed("counter", "Messages sent over streams, since the store was made."),
+    "ureg_stream_messages_total": Exposed(
+        "counter", "Messages that streams have carried, both ways, since the store was made."
+    ),
     "ureg_attempts_total": Exposed("counter", "Attempts that ended, by class of answer, since the start.", ("class",)),
     "ureg_attempt_seconds_total": Exposed("counter", "Time that all these attempts took, since the start."),
     "ureg_in_flight": Exposed("gauge", "Attempts under way."),
@@ -62,6 +64,14 @@ EXPOSED: dict[str, Exposed] = {
     "ureg_worker_up": Exposed("gauge", "1 while the worker runs, 0 between two lives of it.", _WORKER),
     "ureg_worker_stuck": Exposed("gauge", "1 when the worker has not moved for half a minute.", _WORKER),
     "ureg_worker_deaths_total": Exposed("counter", "How often the worker died, since the start.", _WORKER),
+    "ureg_streams_open": Exposed("gauge", "Streams (WebSockets) that are open."),
+    "ureg_watchers": Exposed("gauge", "Watches that are open."),
+    "ureg_watch_lag_revisions": Exposed("gauge", "Revisions that the slowest of them has not taken."),
+    "ureg_watch_events_total": Exposed("counter", "Events handed to watchers, since the start."),
+    "ureg_watch_dropped_total": Exposed("counter", "Watches ended for being too slow, since the start."),
+    "ureg_consumer_lag_revisions": Exposed(
+        "gauge", "Revisions that the named consumer has not acknowledged.", ("consumer",)
+    ),
     "ureg_denials_total": Exposed("counter", "Requests refused for who sent them, since the start."),
 }
 """Every metric of ours, in the order of the answer. Beside them stand the usual ones of the process (`process_...`)."""
@@ -112,9 +122,16 @@ def samples(figures: Figures) -> dict[str, list[Sample]]:
         "ureg_worker_up": [((each.name,), each.running) for each in figures.workers],
         "ureg_worker_stuck": [((each.name,), each.stuck) for each in figures.workers],
         "ureg_worker_deaths_total": [((each.name,), each.deaths) for each in figures.workers],
+        "ureg_streams_open": [((), figures.streams)],
+        "ureg_watchers": [((), figures.watches.watchers)],
+        "ureg_watch_events_total": [((), figures.watches.sent)],
+        "ureg_watch_dropped_total": [((), figures.watches.dropped)],
         "ureg_denials_total": [((), figures.denials)],
     }
     if figures.stored is not None:
+        slowest = figures.watches.slowest
+        lag = 0 if slowest is None else max(0, figures.stored.revision - slowest)
+        found["ureg_watch_lag_revisions"] = [((), lag)]
         found |= _stored(figures.stored)
     return found
 
@@ -133,6 +150,8 @@ def _stored(stored: Stored) -> dict[str, list[Sample]]:
         "ureg_stream_messages_total": counters.messages,
     }
     found: dict[str, list[Sample]] = {name: [((), value)] for name, value in totals.items()}
+    if stored.consumers:
+        found["ureg_consumer_lag_revisions"] = [((name,), lag) for name, lag in sorted(stored.consumers.items())]
     for target in stored.targets:
         for name, labels, value in _target(target):
             found.setdefault(name, []).append((labels, value))

@@ -38,6 +38,7 @@ class Field(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 
     `default` is documentation: it is never written into a record. `ref` names the kind, or `a|b` kinds, that the value
     names. `fields` are those of an object; an `open` object takes others without a warning. `by_name` indexes `fields`.
+    `merge`: how peers tell the items of an array apart, `set` or `list_by:<field>`; empty: they take it as one value.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Field(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     pattern: str | None = None
     minimum: int | None = None
     maximum: int | None = None
+    merge: str = ""
     by_name: dict[str, Field] = {}
     holds_secret: bool = False
 

@@ -41,9 +41,13 @@ OTHER_TABLES = frozenset(
         "audit",
         "meta",
         "write_guard",
+        "sync_identity",
+        "sync_peers",
+        "sync_records",
     }
 )
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]{0,47}")
+_MERGE = re.compile(r"set|list_by:[a-z][a-z0-9_]*")
 _CLASS_NAME = re.compile(r"[A-Z][A-Za-z0-9]{1,47}")
 _FIELD_KEYS = frozenset(
     {
@@ -61,6 +65,7 @@ _FIELD_KEYS = frozenset(
         "pattern",
         "minimum",
         "maximum",
+        "merge",
     }
 )
 _KIND_KEYS = frozenset({"plural", "tier", "family", "doc", "strict", "fields", "classifications", "columns", "example"})
@@ -139,6 +144,8 @@ def _field(name: str, written: Any, where: str, *, top: bool = True) -> dict[str
         inner = _mapping(body["fields"], where)
         body["fields"] = [_field(each, value, f"{where}.{each}", top=False) for each, value in inner.items()]
     _check_field(body, where)
+    if "merge" in body and not (body["type"] == "array" and _MERGE.fullmatch(str(body["merge"]))):
+        raise _bad(where, "only an array merges, as `set` or `list_by:<field>`")
     return {"name": name, **body}
 
 

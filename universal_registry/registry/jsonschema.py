@@ -66,6 +66,8 @@ def field_schema(field: Field) -> dict[str, Any]:
             schema[word] = value
     if field.ref:
         schema["x-ref"] = list(field.refs)
+    if field.merge:
+        schema["x-merge"] = field.merge
     if field.items is not None:
         schema["items"] = field_schema(field.items)
     if field.fields:

@@ -14,6 +14,7 @@ from universal_registry.registry.once import Kept
 from universal_registry.registry.operation import Committed, Request
 from universal_registry.registry.record import Record
 from universal_registry.registry.selector import Selector
+from universal_registry.registry.watch import Passage
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +74,13 @@ class LogReader(Protocol):
 
     async def changes(self, after: int, limit: int, *, upto: int | None = None) -> Sequence[Change]:
         """Whole revisions after `after`, in order, about `limit` lines; at least one revision when there is one."""
+        ...
+
+    async def passages(
+        self, after: int, limit: int, *, upto: int | None = None, aside: bool = False
+    ) -> Sequence[Passage]:
+        """As `changes`, each line with the value before it; fewer than `limit` only if that is all there is. `aside`:
+        off the loop, for those who are far behind."""
         ...
 
     async def history(

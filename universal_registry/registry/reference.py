@@ -109,6 +109,8 @@ def _meaning(field: Field) -> str:
         notes.append(f"default `{str(field.default).lower() if isinstance(field.default, bool) else field.default}`")
     if field.index:
         notes.append("indexed")
+    if field.merge:
+        notes.append("peers merge its items")
     return _cell("; ".join(note for note in notes if note))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from universal_registry.kernel.errors import Invalid
-from universal_registry.kernel.ids import SYSTEM_NAMESPACE, check_namespace
+from universal_registry.kernel.ids import SYSTEM_NAMESPACE, Key, check_namespace
 from universal_registry.registry.catalogue import Catalogue
 from universal_registry.registry.record import Record
 
@@ -35,14 +35,25 @@ class Selector(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def matches(self, record: Record) -> bool:
         """Whether the record is selected."""
         return (
-            (not self.kinds or record.kind in self.kinds)
-            and self._namespace_matches(record.namespace)
-            and (not self.names or any(glob_regex(glob).fullmatch(record.name) for glob in self.names))
+            self.covers(record.key)
             and (not self.classifications or record.classification in self.classifications)
             and all(_label_in(record.labels.get(key), allowed) for key, allowed in self.labels.items())
             and not any(_label_in(record.labels.get(key), refused) for key, refused in self.not_labels.items())
             and all(_field(record.spec, path) in allowed for path, allowed in self.fields.items())
         )
+
+    def covers(self, key: Key) -> bool:
+        """Whether a record of that key may be selected: what its key says does not refuse it."""
+        return (
+            (not self.kinds or key.kind in self.kinds)
+            and self._namespace_matches(key.namespace)
+            and (not self.names or any(glob_regex(glob).fullmatch(key.name) for glob in self.names))
+        )
+
+    @property
+    def is_of_keys(self) -> bool:
+        """Whether the key alone decides."""
+        return not (self.classifications or self.labels or self.not_labels or self.fields)
 
     def _namespace_matches(self, namespace: str) -> bool:
         return namespace in self.namespaces if self.namespaces else namespace != SYSTEM_NAMESPACE

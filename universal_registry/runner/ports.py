@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from universal_registry.kernel.settings import Settings
@@ -107,6 +107,10 @@ class Others(Protocol):
 class Streams(Protocol):
     """The open streams."""
 
+    async def pump(self) -> None:
+        """Hand out what is new. Raises StorageUnavailable, Corrupt: it is handed out the next time."""
+        ...
+
     async def store_traffic(self) -> None:
         """Add what they have carried since the last time to the stream metrics. Raises StorageUnavailable: nothing is
         forgotten then."""
@@ -126,6 +130,47 @@ class Keys(Protocol):
 
     def on_news(self, news: Callable[..., None]) -> None:
         """Call this with an event's name and fields when something happened to a key."""
+        ...
+
+
+class Peers(Protocol):
+    """The links with other registries."""
+
+    news: Callable[..., None]
+    """Called with an event's name and fields when something happened that somebody may have to look at."""
+
+    @property
+    def why_renewed(self) -> str:
+        """Why this registry took a new name for its peers when it was opened; empty: it did not."""
+        ...
+
+    async def to_dial(self) -> Mapping[str, Job]:
+        """By node, the peers that this process is to connect to. Tends the links meanwhile. Raises what the store
+        raises."""
+        ...
+
+    async def woken(self) -> None:
+        """Something was committed. Raises what the store raises."""
+        ...
+
+    async def dial(self, peer: Job) -> Job:
+        """Connect: a link that is to be carried. Raises RegistryError."""
+        ...
+
+    def hung_up(self, link: Job, reason: str) -> bool:
+        """It is over. Whether it was refused, for a reason that does not pass by itself."""
+        ...
+
+    def failed(self, node: str, reason: str) -> Job:
+        """It could not be connected to."""
+        ...
+
+    async def purge(self) -> int:
+        """Drop what nobody needs any more. Raises what the store raises."""
+        ...
+
+    def part(self) -> None:
+        """Say goodbye to all, so that nobody is waited for."""
         ...
 
 
@@ -155,6 +200,9 @@ class Service(Protocol):
 
     @property
     def keys(self) -> Keys: ...
+
+    @property
+    def peers(self) -> Peers: ...
 
     @property
     def streams(self) -> Streams | None:

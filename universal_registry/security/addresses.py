@@ -9,11 +9,11 @@ are loopback to a resolver.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from urllib.parse import unquote
 
 from universal_registry.kernel.errors import AddressRefused, Invalid
 
@@ -129,15 +129,6 @@ def check_address(ip: str | Address, policy: Policy) -> None:
     )
 
 
-def check_addresses(ips: Iterable[str | Address], policy: Policy) -> None:
-    """Every answer of the resolver must pass, and there must be one: a mixed answer is how a name is rebound."""
-    count = 0
-    for count, ip in enumerate(ips, 1):  # noqa: B007 - the count is read after the loop
-        check_address(ip, policy)
-    if not count:
-        raise AddressRefused("the name has no address")
-
-
 @lru_cache(maxsize=4096)
 def classify(address: Address) -> Verdict:
     """The verdict on an address, by the most restrictive reading of it."""
@@ -195,7 +186,9 @@ def _parsed(ip: object) -> Address:
 _URL_CHARS = re.compile(r"[!-~]+")
 _AUTHORITY = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:@%\\]+))(?::([0-9]{1,5}))?", re.DOTALL)
 _HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*")
-_PORTS = {"http": 80, "https": 443}
+_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443, "nats": 4222, "tls": 4222}
+_CLEAR = {"http": "https", "ws": "wss", "nats": "tls"}
+"""Schemes in clear, and what to use instead."""
 _MOST_URL = 2048
 
 
@@ -236,8 +229,8 @@ class Url:
 def check_url(url: str, *, insecure_http: bool = False) -> Url:
     """The parts of a URL that may be a target. Raises Invalid for its form, AddressRefused for cleartext.
 
-    http or https, no userinfo, no fragment; http only to loopback unless `insecure_http`. Judges no address, but that
-    one which is never connected to is told before the cleartext.
+    http or https, ws or wss, nats or tls; no userinfo, no fragment; http and nats only to loopback unless
+    `insecure_http`. Judges no address, but that one which is never connected to is told before the cleartext.
     """
     if len(url) > _MOST_URL:
         raise Invalid(f"the URL is {len(url)} characters long", hint=f"at most {_MOST_URL}")
@@ -249,11 +242,37 @@ def check_url(url: str, *, insecure_http: bool = False) -> Url:
     port = int(match[3]) if match[3] else _PORTS[scheme]
     if not 1 <= port <= 65535:
         raise Invalid(f"port {port} is not between 1 and 65535")
-    loopback_only = scheme == "http" and not insecure_http
+    loopback_only = scheme in _CLEAR and not insecure_http
     checked = Url(scheme, host, port, target, loopback_only)
     if loopback_only and not _names_loopback(host):
         raise _cleartext(checked)
     return checked
+
+
+def transport_for(url: str) -> str:
+    """What sends to such URLs: webhook, websocket or nats."""
+    if is_nats(url):
+        return "nats"
+    return "websocket" if url.lower().startswith(("ws://", "wss://")) else "webhook"
+
+
+def is_nats(url: str | None) -> bool:
+    """Whether it is the URL of a NATS server."""
+    return (url or "").lower().startswith(("nats://", "tls://"))
+
+
+def is_clear(url: str | None) -> bool:
+    """Whether what is sent there can be read on the way."""
+    return (url or "").lower().startswith(tuple(f"{scheme}:" for scheme in _CLEAR))
+
+
+def take_credential(url: str) -> tuple[str, str | None]:
+    """The URL of a NATS server without what stands before the host, and that: `user:password` or a token, else None."""
+    scheme, _, rest = url.partition("://")
+    before, at, after = rest.rpartition("@")
+    if not is_nats(url) or not at:
+        return url, None
+    return f"{scheme}://{after}", unquote(before) or None
 
 
 def _cleartext(url: Url) -> AddressRefused:
@@ -273,7 +292,7 @@ def _cleartext(url: Url) -> AddressRefused:
         )
     return AddressRefused(
         f"{url.origin} is cleartext beyond this machine",
-        hint="use https, or give --insecure-http to ureg target add",
+        hint=f"use {_CLEAR[url.scheme]}, or give --insecure-http to ureg target add",
         needs="insecure-http",
     )
 
@@ -302,7 +321,7 @@ def check_peer(url: Url, ip: str | Address, policy: Policy) -> None:
     if url.loopback_only and not is_loopback(ip):
         raise AddressRefused(
             f"{url.origin} leads to {ip}: cleartext beyond this machine",
-            hint="use https, or give --insecure-http to ureg target add",
+            hint=f"use {_CLEAR[url.scheme]}, or give --insecure-http to ureg target add",
             needs="insecure-http",
         )
 
@@ -312,7 +331,7 @@ def _split(url: str) -> tuple[str, str, str]:
     scheme, separator, rest = url.partition("://")
     scheme = scheme.lower()
     if not separator or scheme not in _PORTS:
-        raise Invalid("the URL must begin with https:// or http://")
+        raise Invalid("the URL must begin with https:// or http:// (or wss://, ws://, tls:// or nats://)")
     end = next((index for index, char in enumerate(rest) if char in "/?#"), len(rest))
     authority, target = rest[:end], rest[end:]
     if "@" in authority:

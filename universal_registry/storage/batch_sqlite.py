@@ -18,6 +18,7 @@ from universal_registry.storage.database import Database, Rows
 from universal_registry.storage.ddl import quoted
 from universal_registry.storage.known_rows import KnownRows, Row
 from universal_registry.storage.rows import record_of, row_of, row_of_change
+from universal_registry.storage.sync_sqlite import SqliteSyncTables
 
 if TYPE_CHECKING:
     from universal_registry.storage.writer import Outlook
@@ -62,6 +63,8 @@ class SqliteOutlook:
 class SqliteBatch:
     """An open transaction."""
 
+    synced = True  # perhaps: to look costs little here
+
     def __init__(self, parts: Parts, head: Head, stamp: Stamp) -> None:
         self._parts = parts
         self._database, self._sql, self._tables, self._known = parts
@@ -69,6 +72,7 @@ class SqliteBatch:
         self._guard_is_open = False
         self.head = head
         self.rows: dict[Key, Row | None] = {}
+        self.lines: Sequence[Change] = ()
 
     def outlook(self) -> SqliteOutlook:
         return SqliteOutlook(self._parts, self._stamp)
@@ -76,6 +80,9 @@ class SqliteBatch:
     def confirms(self, outlook: Outlook) -> bool:
         expected = Stamp(self._stamp.version, self._stamp.number - 1)
         return isinstance(outlook, SqliteOutlook) and outlook.stamp == expected
+
+    def sync_tables(self) -> SqliteSyncTables:
+        return SqliteSyncTables(self._database)
 
     async def heads(self, keys: Iterable[Key]) -> dict[Key, Record | None]:
         return _records(self._parts, keys, self._database.selectmany)
@@ -95,6 +102,7 @@ class SqliteBatch:
         self._guard_is_open = True
         lines = [row_of_change(change, position_of(change.revision, change.seq)) for change in changes]
         self._database.executemany(self._sql["append"], lines)
+        self.lines = changes
         self.rows = {key: None if record is None else row_of(record) for key, record in records.items()}
         whole = {change.key for change in changes if change.prev_commitment is None or _CLASS in change.changed_fields}
         by_sql: dict[str, list[Row]] = {}

@@ -22,6 +22,7 @@ from universal_registry.kernel.errors import (
     StorageUnavailable,
     StoreLocked,
 )
+from universal_registry.storage.held import Held
 from universal_registry.storage.sqlfiles import load_migrations
 
 Rows = list[tuple[Any, ...]]
@@ -174,7 +175,8 @@ class Database:
     async def long_read(self) -> AsyncIterator[LongRead]:
         """`await read_off_loop(work)`, as often as needed: all of one committed state, on a connection of its own.
 
-        While it is open the WAL keeps growing, so whoever opens it reads on and ends.
+        While it is open the WAL keeps growing, so whoever opens it reads on and ends. Raises StorageUnavailable for a
+        read of who has kept it for too long (`held.py`).
         """
         loop = asyncio.get_running_loop()
 
@@ -190,14 +192,26 @@ class Database:
             with translated(self.path):
                 return work(lambda sql, params=(): connection.execute(sql, params).fetchall())
 
+        held = Held(Path(f"{self.path}-wal"), lambda: self._close_aside(connection))
+
         async def read_off_loop(work: Callable[[Read], Any]) -> Any:
-            return await loop.run_in_executor(self._scans, run, work)
+            held.begin()
+            try:
+                return await loop.run_in_executor(self._scans, run, work)
+            finally:
+                held.end()
 
         try:
             yield read_off_loop
         finally:
-            # In its own thread, behind a read that may still run there when the reader was cancelled.
-            await loop.run_in_executor(self._scans, connection.close)
+            held.close()
+
+    def _close_aside(self, connection: apsw.Connection) -> None:
+        """In its own thread, behind a read that may still run there when the reader was cancelled."""
+        try:
+            self._scans.submit(connection.close)
+        except RuntimeError:  # that thread has ended
+            connection.close()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:

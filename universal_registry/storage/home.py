@@ -6,7 +6,7 @@ import errno
 import os
 from pathlib import Path
 
-from universal_registry.kernel.errors import ReadOnlyStore, StorageFull
+from universal_registry.kernel.errors import NotFound, ReadOnlyStore, StorageFull
 from universal_registry.kernel.settings import Places
 from universal_registry.kernel.world import World
 from universal_registry.security.tokens import hash_token, new_token
@@ -21,6 +21,16 @@ def is_initialised(places: Places, key: Path, *, files: bool = True) -> bool:
     if not files:
         return key.is_file()
     return all(file.is_file() and file.stat().st_size > 0 for file in (places.registry_db, places.propagation_db))
+
+
+def none_here(places: Places, *, files: bool = True) -> NotFound:
+    """Why there is no registry to be opened here: nothing was ever made, or one of its files is gone."""
+    if files and places.registry_db.is_file() and places.registry_db.stat().st_size > 0:
+        return NotFound(
+            f"the propagation store {places.propagation_db} is missing; the registry beside it is there",
+            hint="ureg up makes it anew; what was delivered before may be sent again",
+        )
+    return NotFound(f"there is no registry in {places.home} yet", hint="make one with: ureg init")
 
 
 def prepare_home(places: Places, world: World, *, files: bool = True) -> None:

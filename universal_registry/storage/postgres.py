@@ -15,6 +15,7 @@ import asyncpg
 from universal_registry.kernel.errors import ReadOnlyStore, StorageUnavailable
 from universal_registry.kernel.settings import PostgresSettings
 from universal_registry.kernel.world import World
+from universal_registry.storage.fair_pool import FairPool
 from universal_registry.storage.postgres_errors import NO_CONNECTION, TRIED_AGAIN, lost, translate, translated
 
 PATIENCE = 5.0
@@ -73,7 +74,7 @@ class PgDatabase:
         self._store = store
         self._world = world
         self._size = size
-        self._pool: Any = None
+        self._pool: FairPool
         self._gone_since: float | None = None
         self._trouble = ""
         self._pids: set[int] = set()
@@ -96,10 +97,11 @@ class PgDatabase:
         from universal_registry.storage.postgres_schema import bring_up
 
         database = cls(settings, store, world, read_only=read_only, size=size)
-        database._pool = await database._new_pool()
+        pool = await database._new_pool()
+        database._pool = FairPool(pool, size, _CONNECT_SECONDS)
         try:
             with translated(database.place):
-                async with database._pool.acquire() as connection:
+                async with pool.acquire() as connection:
                     await bring_up(connection, store, database.place, read_only=read_only, prepare=prepare)
         except BaseException as error:
             database._pool.terminate()
@@ -262,7 +264,7 @@ class PgDatabase:
         wait = _FIRST_WAIT
         while True:
             try:
-                connection = await self._pool.acquire(timeout=_CONNECT_SECONDS)
+                connection = await self._pool.acquire()
             except (asyncpg.PostgresError, *NO_CONNECTION) as error:
                 known = translate(error, self.place)
                 if not self._worth_waiting(error):
@@ -303,6 +305,11 @@ class PgDatabase:
                 connection.terminate()
                 raise
         return Listening(connection)
+
+    async def alone(self) -> Any:
+        """A connection of its own, which its owner terminates. Raises StorageUnavailable."""
+        with translated(self.place):
+            return await asyncpg.connect(**self._connect_arguments())
 
     @property
     def broken(self) -> str | None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
-
-import msgspec
 
 from universal_registry.kernel.errors import CursorMismatch, StorageUnavailable
 from universal_registry.kernel.ids import SYSTEM_NAMESPACE, Key
@@ -16,11 +14,13 @@ from universal_registry.log.chain import GENESIS
 from universal_registry.log.change import Change
 from universal_registry.log.cursor import Cursor, Head
 from universal_registry.registry.catalogue import Catalogue
-from universal_registry.registry.once import Kept, forgotten_before
+from universal_registry.registry.once import Kept
 from universal_registry.registry.ports import Page, Seen
 from universal_registry.registry.record import Record
 from universal_registry.registry.selector import Selector
+from universal_registry.registry.watch import Passage
 from universal_registry.registry.words import ENVELOPE
+from universal_registry.storage.batch_postgres import PostgresBatch, kept_of
 from universal_registry.storage.ddl import (
     kind_ddl,
     postgres_column,
@@ -31,16 +31,16 @@ from universal_registry.storage.ddl import (
 )
 from universal_registry.storage.paging import decode_page, encode_page
 from universal_registry.storage.postgres import PgConnection, PgDatabase
-from universal_registry.storage.rows import change_of, record_of, row_of, row_of_change
+from universal_registry.storage.rows import change_of, passage_of, record_of
 from universal_registry.storage.select_postgres import Condition, where_postgres
 from universal_registry.storage.sqlfiles import load_queries
+from universal_registry.storage.sync_postgres import PgSyncTables
 
 _SQL = load_queries("postgres/registry.sql")
 _COLUMNS = ", ".join(quoted(column) for column in ENVELOPE)
 _SEQ_BITS = 20
 _INCARNATION_DIGITS = 12
 _NO_REVISION = 1 << 42
-_LINE_COLUMNS = 17
 
 
 class PostgresRegistry:
@@ -180,7 +180,7 @@ class PostgresRegistry:
     async def kept(self, actor: str, key: str) -> Kept | None:
         """What was answered to the actor's request with that idempotency key."""
         rows = await self._database.fetch(_SQL["kept"], [actor], [key])
-        return _kept_of(rows[0]) if rows else None
+        return kept_of(rows[0]) if rows else None
 
     async def counts(self) -> dict[str, int]:
         """Records per kind, kinds with none left out."""
@@ -191,16 +191,25 @@ class PostgresRegistry:
 
     async def changes(self, after: int, limit: int, *, upto: int | None = None) -> Sequence[Change]:
         """Whole revisions after `after`, about `limit` lines, at least one revision when there is one."""
-        end = _position((upto if upto is not None else _NO_REVISION) + 1, 0)
-        lines = await self._lines(_position(after + 1, 0) - 1, end, limit + 1)
-        if len(lines) <= limit:
-            return lines
-        cut = lines[-1].revision
-        whole = [line for line in lines if line.revision < cut]
-        return whole or await self._lines(_position(cut, 0) - 1, _position(cut + 1, 0), None)
+        sql, end = _SQL["lines"], _position((upto if upto is not None else _NO_REVISION) + 1, 0)
+        rows = await self._database.fetch(sql, _position(after + 1, 0) - 1, end, limit + 1)
+        if len(rows) > limit:
+            cut = rows[-1][0]
+            whole = [row for row in rows if row[0] < cut]
+            rows = whole or await self._database.fetch(sql, _position(cut, 0) - 1, _position(cut + 1, 0), None)
+        return [change_of(row) for row in rows]
 
-    async def _lines(self, after: int, before: int, limit: int | None) -> list[Change]:
-        return [change_of(row) for row in await self._database.fetch(_SQL["lines"], after, before, limit)]
+    async def passages(
+        self, after: int, limit: int, *, upto: int | None = None, aside: bool = True  # noqa: ARG002
+    ) -> Sequence[Passage]:  # fmt: skip
+        """As `changes`, each line with the value before it, fewer than `limit` only if that is all; always `aside`,
+        since the server reads."""
+        sql, end = _SQL["passages"], _position((upto if upto is not None else _NO_REVISION) + 1, 0)
+        rows = list(await self._database.fetch(sql, _position(after + 1, 0) - 1, end, limit))
+        if len(rows) == limit:  # the last revision may go on
+            revision, seq = rows[-1][:2]
+            rows += await self._database.fetch(sql, _position(revision, seq), _position(revision + 1, 0), None)
+        return [passage_of(row) for row in rows]
 
     async def line(self, revision: int, seq: int) -> Change | None:
         """One line, if the log has it."""
@@ -237,16 +246,24 @@ class PostgresRegistry:
             cursor=str(head.cursor),
         )
 
+    # --- versions ------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def sync_view(self) -> AsyncIterator[PgSyncTables]:
+        """What is kept of versions, from one committed state."""
+        async with self._database.snapshot() as connection:
+            yield PgSyncTables(connection)
+
     # --- BatchStore ----------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def batch(self) -> AsyncIterator[_PostgresBatch]:
+    async def batch(self) -> AsyncIterator[PostgresBatch]:
         """A transaction that holds the head's row. A connection lost at its end is answered by the log itself."""
-        batch: _PostgresBatch | None = None
+        batch: PostgresBatch | None = None
         try:
             async with self._database.transaction() as connection:
-                head = _head(await connection.fetchrow(_SQL["lock_head"]))
-                batch = _PostgresBatch(connection, self._tables, self._plurals, head)
+                row = await connection.fetchrow(_SQL["lock_head"])
+                batch = PostgresBatch(connection, self._tables, self._plurals, _head(row), synced=row[3])
                 yield batch
         except StorageUnavailable as error:
             if batch is None or batch.written is None or not error.data.get("in_doubt"):
@@ -261,83 +278,6 @@ class PostgresRegistry:
         async with self._database.transaction() as connection:
             await connection.fetchrow(_SQL["lock_head"])
             return bool(await connection.fetchval(_SQL["hash_at"], written.revision) == written.hash)
-
-
-class _PostgresBatch:
-    """An open transaction."""
-
-    def __init__(
-        self, connection: PgConnection, tables: Mapping[str, str], plurals: Mapping[str, str], head: Head
-    ) -> None:
-        self._connection = connection
-        self._tables = tables
-        self._plurals = plurals
-        self.head = head
-        self.written: Head | None = None
-
-    def outlook(self) -> None:
-        """The server must be waited for, and other daemons write too."""
-
-    def confirms(self, _: object) -> bool:
-        return False
-
-    async def heads(self, keys: Iterable[Key]) -> dict[Key, Record | None]:
-        found: dict[Key, Record | None] = dict.fromkeys(keys)
-        kinds: dict[str, list[Key]] = {}
-        for key in found:
-            kinds.setdefault(key.kind, []).append(key)
-        for kind, wanted in kinds.items():
-            # LATERAL and LIMIT: one step in the index for each key, whatever a cached plan believes of the table.
-            sql = (
-                f"SELECT r.* FROM unnest($1::text[], $2::text[]) AS k (ns, n) CROSS JOIN LATERAL (SELECT {_COLUMNS} "
-                f"FROM {self._tables[kind]} WHERE namespace = k.ns AND name = k.n LIMIT 1) AS r"
-            )
-            rows = await self._connection.fetch(sql, [key.namespace for key in wanted], [key.name for key in wanted])
-            found.update((record.key, record) for record in (record_of(kind, row) for row in rows))
-        return found
-
-    async def kept(self, names: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Kept]:
-        rows = await self._connection.fetch(_SQL["kept"], [actor for actor, _ in names], [key for _, key in names])
-        return {(row[1], row[0]): _kept_of(row) for row in rows}
-
-    async def write(
-        self, changes: Sequence[Change], records: Mapping[Key, Record | None], kept: Sequence[Kept] = ()
-    ) -> None:
-        if kept:
-            await self._keep(kept)
-        if not changes:
-            return
-        self.written = Head(self.head.incarnation, changes[-1].revision, changes[-1].hash)
-        lines = [row_of_change(change, 0)[1:] for change in changes]
-        puts, deletes = [], []
-        for key, record in sorted(records.items()):
-            table = self._plurals[key.kind]
-            if record is None:
-                deletes.append((table, key.namespace, key.name))
-            else:
-                puts.append((table, *row_of(record)))
-        await self._connection.execute(
-            _SQL["commit"],
-            *(self.head.revision, self.written.revision, self.written.hash),
-            *_arrays(lines, _LINE_COLUMNS),
-            *_arrays(puts, 1 + len(ENVELOPE)),
-            *_arrays(deletes, 3),
-        )
-
-    async def _keep(self, kept: Sequence[Kept]) -> None:
-        columns = _arrays([msgspec.structs.astuple(each) for each in kept], len(Kept.__struct_fields__))
-        await self._connection.execute(_SQL["keep"], *columns)
-        # Twice as many as came: the table shrinks again after a busy day, and no write pays for all of it.
-        await self._connection.execute(_SQL["forget"], forgotten_before(kept[-1].at), 2 * len(kept))
-
-
-def _kept_of(row: Any) -> Kept:
-    return Kept(key=row[0], actor=row[1], fingerprint=row[2], revision=row[3], at=row[4], answer=row[5])
-
-
-def _arrays(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
-    """Rows as one array for each column."""
-    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]
 
 
 def _head(row: Any) -> Head:

@@ -20,6 +20,7 @@ from universal_registry.registry.once import Kept
 from universal_registry.registry.ports import Page, Seen
 from universal_registry.registry.record import Record
 from universal_registry.registry.selector import Selector
+from universal_registry.registry.watch import Passage
 from universal_registry.registry.words import ENVELOPE
 from universal_registry.storage.batch_sqlite import (
     COLUMNS,
@@ -33,11 +34,13 @@ from universal_registry.storage.batch_sqlite import (
 )
 from universal_registry.storage.database import Database, Read, Rows
 from universal_registry.storage.ddl import kind_ddl, promoted_fields, quoted, records_view
+from universal_registry.storage.known_lines import KnownLines
 from universal_registry.storage.known_rows import KnownRows
 from universal_registry.storage.paging import decode_page, encode_page
-from universal_registry.storage.rows import change_of, record_of
+from universal_registry.storage.rows import change_of, passage_of, record_of
 from universal_registry.storage.select_sql import where_sql
 from universal_registry.storage.sqlfiles import load_queries
+from universal_registry.storage.sync_sqlite import SqliteSyncView
 
 _UID = ENVELOPE.index("uid")
 _HEAD_REVISION = f"(SELECT MAX(position) >> {SEQ_BITS} FROM changes)"
@@ -55,6 +58,7 @@ class SqliteRegistry:
         self._sql = load_queries("sqlite/registry.sql")
         self._tables = {kind.name: quoted(kind.plural) for kind in catalogue.kinds.values()}
         self._known = KnownRows()
+        self._newest = KnownLines()
         self._parts = Parts(database, self._sql, self._tables, self._known)
         self._batches = 0
         self._meta: dict[str, str] = dict(database.read(self._sql["meta"]))
@@ -99,6 +103,7 @@ class SqliteRegistry:
         """Records were written by a transaction of this process that is no batch, and these facts: it says so before
         it commits, and nothing that was known of records is relied upon any more."""
         self._known.forget()
+        self._newest.forget()
         self._batches += 1
         self._meta.update(facts)
 
@@ -197,6 +202,9 @@ class SqliteRegistry:
 
     async def changes(self, after: int, limit: int, *, upto: int | None = None) -> Sequence[Change]:
         """Whole revisions after `after`, about `limit` lines, at least one revision when there is one."""
+        known = self._newest.after(after, limit, upto)
+        if known is not None and self._is_newest():
+            return known
         end = position_of((upto if upto is not None else _NO_REVISION) + 1, 0)
         lines = self._lines(position_of(after + 1, 0) - 1, end, limit + 1)
         if len(lines) <= limit:
@@ -206,8 +214,28 @@ class SqliteRegistry:
         # A read of its own is no other state: a line that can be seen never changes.
         return whole or self._lines(position_of(cut, 0) - 1, position_of(cut + 1, 0), -1)
 
+    def _is_newest(self) -> bool:
+        """Whether the log still ends with the newest line that is known: then, by the chain, it holds all of them."""
+        rows = self._database.read(self._sql["head"])
+        return bool(rows) and (rows[0][0], bytes(rows[0][1])) == self._newest.end
+
     def _lines(self, after: int, before: int, limit: int) -> list[Change]:
         return [change_of(row) for row in self._database.read(self._sql["lines"], (after, before, limit))]
+
+    async def passages(
+        self, after: int, limit: int, *, upto: int | None = None, aside: bool = False
+    ) -> Sequence[Passage]:
+        """As `changes`, each line with the value before it."""
+        end = position_of((upto if upto is not None else _NO_REVISION) + 1, 0)
+
+        def work(read: Read) -> list[Passage]:
+            rows = read(self._sql["passages"], (position_of(after + 1, 0) - 1, end, limit))
+            if len(rows) == limit:  # the last revision may go on
+                last = rows[-1]
+                rows += read(self._sql["passages"], (position_of(*last[:2]), position_of(last[0] + 1, 0), -1))
+            return [passage_of(row) for row in rows]
+
+        return await self._database.scan(work) if aside else work(self._database.read)
 
     async def line(self, revision: int, seq: int) -> Change | None:
         """One line, if the log has it."""
@@ -251,6 +279,14 @@ class SqliteRegistry:
             cursor=str(head.cursor),
         )
 
+    # --- versions ------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def sync_view(self) -> AsyncIterator[SqliteSyncView]:
+        """What is kept of versions, from one committed state. The block awaits nothing but what it asks here."""
+        with self._database.snapshot():
+            yield SqliteSyncView(self._database)
+
     # --- BatchStore ----------------------------------------------------------------------------------------------
 
     @asynccontextmanager
@@ -267,8 +303,10 @@ class SqliteRegistry:
                 batch.finish()
         except BaseException:  # whatever ended it: nobody can say here whether it was committed
             self._known.forget()
+            self._newest.forget()
             raise
         self._known.keep(batch.rows)
+        self._newest.keep(batch.lines)
 
 
 @cache

@@ -10,6 +10,7 @@ import orjson
 
 from universal_registry.log.change import Change, Op
 from universal_registry.registry.record import Record
+from universal_registry.registry.watch import Passage
 from universal_registry.registry.words import ENVELOPE
 
 _JSON_COLUMNS = ("labels", "annotations", "spec", "managers", "health")
@@ -17,6 +18,8 @@ _JSON_AT = tuple(ENVELOPE.index(name) for name in _JSON_COLUMNS)
 _HEALTH, _EXPIRES_AT = ENVELOPE.index("health"), ENVELOPE.index("expires_at")
 _ENVELOPE_OF = attrgetter(*ENVELOPE)
 _EMPTY = "{}"
+_BEFORE = 17
+"""Where, after the columns of a line, its record's body before it stands."""
 _OPS = {str(op): op for op in Op}
 _STRINGS = msgspec.json.Decoder(tuple[str, ...])
 
@@ -77,6 +80,12 @@ def change_of(row: tuple[Any, ...]) -> Change:
         hash=bytes(row[15]),
         body=None if row[16] is None else row[16].encode(),
     )
+
+
+def passage_of(row: tuple[Any, ...]) -> Passage:
+    """A line and what was before it, from the columns of the query `passages`."""
+    before = row[_BEFORE]
+    return Passage(change_of(row), None if before is None else before.encode())
 
 
 def row_of_change(change: Change, position: int) -> tuple[Any, ...]:

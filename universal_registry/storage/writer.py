@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from itertools import islice
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from universal_registry.kernel.errors import Conflict, RegistryError, ShuttingDown, StoreLocked
 from universal_registry.kernel.ids import Key
@@ -24,6 +24,10 @@ from universal_registry.registry.once import Kept
 from universal_registry.registry.operation import Committed, Request
 from universal_registry.registry.record import Record
 
+if TYPE_CHECKING:
+    from universal_registry.storage.sync_rows import SyncTables
+
+T = TypeVar("T")
 MOST_OPERATIONS = 256
 
 
@@ -68,6 +72,21 @@ class Batch(Protocol):
         """Whether nothing was written since the outlook's batch began, but by that batch."""
         ...
 
+    synced: bool
+    """False: this registry has never had peers, and no record has versions."""
+
+    def sync_tables(self) -> SyncTables:
+        """Where versions are kept, in this transaction."""
+        ...
+
+
+class Versions(Protocol):
+    """Who gives records versions, for peers."""
+
+    async def note(self, batch: Batch, changes: Sequence[Change], /) -> None:
+        """These lines were written in the batch, by people: nothing else of it will be."""
+        ...
+
 
 class BatchStore(Protocol):
     """A store that can be written in batches."""
@@ -84,6 +103,16 @@ class _Waiting:
 
     def __init__(self, request: Request, answer: asyncio.Future[Committed]) -> None:
         self.request = request
+        self.answer = answer
+
+
+class _Work:
+    """What is to be done in a transaction of its own, and the future of what it returns."""
+
+    __slots__ = ("answer", "do")
+
+    def __init__(self, do: Callable[[Batch], Awaitable[Any]], answer: asyncio.Future[Any]) -> None:
+        self.do = do
         self.answer = answer
 
 
@@ -135,15 +164,26 @@ class GroupWriter:
         self._task: asyncio.Task[None] | None = None
         self._closing = False
         self._listeners: list[Callable[[], None]] = []
+        self._works: deque[_Work] = deque()
+        self._versions: Versions | None = None
+
+    def keep_versions(self, versions: Versions) -> None:
+        """Tell `versions` of the lines of each batch, before it is committed."""
+        self._versions = versions
 
     def on_commit(self, listener: Callable[[], None]) -> None:
         """Call `listener` after each commit that made a revision. A wake-up: it carries nothing."""
         self._listeners.append(listener)
 
     def wake(self) -> None:
-        """Call all of them: another process has committed, or may have."""
+        """Call all of them: another process has committed, or may have. One that raises keeps nobody else from being
+        called, and ends no commit: the loop reports it."""
         for listener in self._listeners:
-            listener()
+            try:
+                listener()
+            except Exception as error:  # noqa: BLE001 - a listener's bug, which must not end the writer
+                loop = asyncio.get_running_loop()
+                loop.call_exception_handler({"message": "a listener of commits failed", "exception": error})
 
     async def submit(self, request: Request) -> Committed:
         """Decide and commit. Returns after the fsync; if the caller is cancelled, the request may still be done."""
@@ -160,6 +200,20 @@ class GroupWriter:
             self._task = loop.create_task(self._run(), name="registry-writer")
         return await waiting.answer
 
+    async def within(self, work: Callable[[Batch], Awaitable[T]]) -> T:
+        """Run the work in a transaction of its own; what it returns, after the fsync. It is done even if the caller is
+        cancelled. Whatever it raises is raised here, and nothing of it is done."""
+        if self._closing:
+            raise ShuttingDown("the registry is stopping", hint="repeat the request when it is back")
+        loop = asyncio.get_running_loop()
+        waiting = _Work(work, loop.create_future())
+        self._works.append(waiting)
+        self._arrived.set()
+        if self._task is None:
+            self._task = loop.create_task(self._run(), name="registry-writer")
+        result: T = await waiting.answer
+        return result
+
     async def drain(self) -> None:
         """Returns when everything that was submitted before has been committed or refused."""
         await self.submit(Request(operations=(), actor="", txn_id="", at="", message=""))
@@ -172,15 +226,31 @@ class GroupWriter:
             await self._task
 
     async def _run(self) -> None:
-        while self._queue or not self._closing:
-            if not self._queue:
+        while self._queue or self._works or not self._closing:
+            if self._works:
+                await self._work_alone(self._works.popleft())
+            elif not self._queue:
                 self._arrived.clear()
                 await self._arrived.wait()
+            if not self._queue:
                 continue
             self._decide_ahead()
             ahead, self._ahead = self._ahead, None
             group = [self._queue.popleft() for _ in self._first(MOST_OPERATIONS)]
             await self._commit_some(group, ahead)
+
+    async def _work_alone(self, work: _Work) -> None:
+        self._ahead = None  # it was built on what is there before
+        try:
+            async with self._store.batch() as batch:
+                result = await work.do(batch)
+        except Exception as error:  # noqa: BLE001 - the caller's, whatever it is; the writer goes on
+            if not work.answer.done():
+                work.answer.set_exception(error)
+            return
+        if not work.answer.done():
+            work.answer.set_result(result)
+        self.wake()
 
     def _first(self, operations: int, after: int = 0) -> list[Request]:
         """The first requests of the queue with so many operations, the last of them perhaps with more."""
@@ -236,6 +306,8 @@ class GroupWriter:
                     folding = await self._fold(batch, requests)
                 if folding.changes or folding.kept:
                     await batch.write(folding.changes, folding.records, list(folding.kept.values()))
+                    if self._versions is not None and folding.changes:
+                        await self._versions.note(batch, folding.changes)
                 self._look_ahead(batch, folding)
         except BaseException:
             self._ahead = None  # it was built on this

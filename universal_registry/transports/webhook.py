@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import re
 import socket
 import ssl
@@ -19,24 +18,21 @@ from universal_registry.propagation.outcome import Accepted, Failed, Outcome, Re
 from universal_registry.propagation.ports import Envelope
 from universal_registry.security.addresses import Policy, Url, check_peer, check_url
 from universal_registry.transports.net import (
-    BrokeOff,
     Exchange,
-    HungUp,
-    NotHttp,
     Poster,
     Resolve,
     Stage,
     SystemNames,
-    Unfit,
-    Unresolved,
     Way,
+    plain,
+    trouble,
 )
 
 LONGEST_WAIT = timedelta(hours=24)
 _SHOWN = 300
 _ECHO = 12
 _ECHO_SEARCHED = 64 << 10
-_MOST_PLACES = 1024
+_MOST_PLACES = 1 << 14
 _REJECTED = (400, 413, 422)
 _NEVER_SHOWN = ("webhook-signature", "authorization", "cookie", "proxy-authorization", "x-api-key")
 
@@ -160,10 +156,8 @@ class _Attempt:
         """Why the exchange broke off."""
         self.setup = isinstance(error, AddressRefused)
         if self.place is None:  # the URL itself is at fault
-            return (
-                _plain(str(error)) if isinstance(error, RegistryError) else f"a fault of ours: {type(error).__name__}"
-            )
-        return _plain(trouble(self.place.way.url, error, began=self.exchange.status is not None))
+            return plain(str(error)) if isinstance(error, RegistryError) else f"a fault of ours: {type(error).__name__}"
+        return plain(trouble(self.place.way.url, error, began=self.exchange.status is not None))
 
     def outcome(self, milliseconds: float, world: World) -> Outcome:
         """What the engine is told."""
@@ -192,7 +186,7 @@ class _Attempt:
             return name
         text = " ".join(self.exchange.reply.decode("utf-8", "replace").split())
         text = without_echo(text[:_SHOWN], self.envelope)
-        return _plain(f"{name}: {text}") if text else name
+        return plain(f"{name}: {text}") if text else name
 
 
 def _checked(url: str, *, insecure_http: bool) -> Url:
@@ -222,82 +216,6 @@ def _redirect(status: int, location: str) -> str:
     except (Invalid, AddressRefused):
         where = "another place" if "//" in location or ":" in location else "another path"
     return f"{status}: redirect to {where} refused, never followed"
-
-
-# --- reasons in plain words -------------------------------------------------------------------------------------------
-
-_CERTIFICATE = {
-    9: "is not valid yet",
-    10: "has expired",
-    18: "is signed by itself",
-    19: "is signed by an authority that is not known here",
-    20: "is signed by an authority that is not known here",
-    62: "is for another name",
-    64: "is for another address",
-}
-_OS = {
-    errno.ECONNREFUSED: "connection refused by {host}",
-    errno.EHOSTUNREACH: "no way to {host}",
-    errno.ENETUNREACH: "no way to the network of {host}",
-    errno.ETIMEDOUT: "no connection to {host}: the system gave up",
-    errno.EMFILE: "this process has no file handle left to connect with",
-    errno.ENFILE: "this machine has no file handle left to connect with",
-}
-
-
-def trouble(url: Url, error: Exception, *, began: bool) -> str:
-    """One plain sentence for what kept an exchange from ending. `began`: the head of the answer had come."""
-    host = url.authority
-    match error:
-        case AddressRefused() if url.address is None:
-            return f"{url.host}: {error}"
-        case RegistryError():
-            return str(error)
-        case Unresolved():
-            return f"the name {url.host} cannot be resolved: {_os_reason(error)}"
-        case BrokeOff():
-            return f"the answer of {host} broke off"
-        case NotHttp():
-            return f"the answer of {host} is not HTTP: {_first_line(str(error))}"
-        case HungUp():
-            return f"{host} closed the connection without an answer"
-        case Unfit():
-            return f"no answer from {host}: {error}"
-    return _broken(host, error, began=began)
-
-
-def _broken(host: str, error: Exception, *, began: bool) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        meaning = _CERTIFICATE.get(error.verify_code, f"is not good: {error.verify_message}")
-        return f"the certificate of {host} {meaning}"
-    if isinstance(error, ssl.SSLError):
-        if error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"):
-            return f"{host} does not speak TLS"
-        return f"no TLS with {host}: {(error.reason or 'it was broken off').replace('_', ' ').lower()}"
-    if began and isinstance(error, OSError):
-        return f"the answer of {host} broke off"
-    if isinstance(error, ConnectionResetError | BrokenPipeError):
-        return f"connection reset by {host}"
-    if isinstance(error, OSError):
-        known = _OS.get(error.errno or 0)
-        return known.format(host=host) if known else f"no connection to {host}: {_os_reason(error)}"
-    return f"a fault of ours in sending to {host}: {type(error).__name__}"
-
-
-def _os_reason(error: BaseException) -> str:
-    text = getattr(error, "strerror", None) or str(error)
-    return str(text)[:1].lower() + str(text)[1:]
-
-
-def _first_line(message: str) -> str:
-    """The parser's complaint without the bytes that it quotes."""
-    first = re.split(r"""[\n"'(]|: ?b['"]""", message.strip())[0]
-    return first.strip(" :").lower()[:80] or "unreadable"
-
-
-def _plain(text: str) -> str:
-    """One line that moves no cursor: what cannot be printed is written as `\\uXXXX`."""
-    return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)
 
 
 def without_echo(text: str, envelope: Envelope) -> str:

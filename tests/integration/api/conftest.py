@@ -25,23 +25,32 @@ from universal_registry.observe.audit import PROPAGATION, REGISTRY, Audit
 from universal_registry.observe.denials import Denials
 from universal_registry.observe.figures import FiguresReader
 from universal_registry.observe.health import Health, WorkerState, file_taken_away
+from universal_registry.observe.streams import Traffic
 from universal_registry.propagation.control import PropagationControl
 from universal_registry.propagation.lane import Position
 from universal_registry.propagation.tally import Tally
 from universal_registry.registry.catalogue import load_catalogue
+from universal_registry.registry.consumers import Consumers
 from universal_registry.registry.key_control import KeyControl
 from universal_registry.registry.service import RegistryService
 from universal_registry.registry.tokens import Tokens
 from universal_registry.security.cipher import Sealer
+from universal_registry.security.pairing import PURPOSE, MachineKey
 from universal_registry.security.tokens import hash_token, new_token
 from universal_registry.storage.audit_sqlite import SqliteTrail
+from universal_registry.storage.consumers_sqlite import SqliteConsumers
 from universal_registry.storage.database import Database
 from universal_registry.storage.keyfile import KeyFiles, load_or_create_key
 from universal_registry.storage.keys_sqlite import SqliteKeys
 from universal_registry.storage.lanes_sqlite import SqliteLanes
 from universal_registry.storage.registry_sqlite import SqliteRegistry
+from universal_registry.storage.streams_sqlite import SqliteStreams
+from universal_registry.storage.sync_books import Books
+from universal_registry.storage.sync_reviews import Reviews
+from universal_registry.storage.sync_store import Replica
 from universal_registry.storage.tokens_sqlite import SqliteTokens
 from universal_registry.storage.writer import GroupWriter
+from universal_registry.transports.peer import Links, Pairing, Status
 
 INPROC = Peer(kind=PeerKind.INPROC)
 
@@ -114,13 +123,25 @@ class Stack:
             world=self.world,
             workers=lambda: self.workers,
         )
+        books = Books(self.store, self.writer, catalogue, self.world)
+        machine = MachineKey(sealer.derived_key(PURPOSE))
+        self.links = Links(self.service, Replica(books), Reviews(books), lambda: machine, self.world)
         figures = FiguresReader(self.service, lanes, NoEngine(), self.health, Tally(), self.denials, store="sqlite")
         self.api = Api(
             service=self.service,
             control=self.control,
             health=self.health,
             observed=Observed(
-                tokens=self.tokens, keys=self.keys, audit=self.audit, denials=self.denials, figures=figures
+                tokens=self.tokens,
+                keys=self.keys,
+                audit=self.audit,
+                denials=self.denials,
+                figures=figures,
+                consumers=Consumers(SqliteConsumers(self.store.database), self.store, self.world),
+                streams=Traffic(SqliteStreams(self.lanes_db), self.world),
+                links=self.links,
+                pairing=Pairing(self.links),
+                link_status=Status(self.links),
             ),
             auth=Auth(uid=os.getuid(), admin_token_hash=hash_token(self.token), tokens=self.tokens),
             world=self.world,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from universal_registry.api.inprocess import InProcess
 from universal_registry.app import embedded, init
 from universal_registry.kernel.errors import Conflict, KeyMismatch, NotFound, ReadOnlyStore, RegistryError, StoreLocked
 from universal_registry.kernel.settings import Places, RetrySettings, Settings
+from universal_registry.observe.logs import Log
 from universal_registry.storage.lock import StoreLock, read_holder
 
 
@@ -111,6 +113,29 @@ def test_without_a_home_there_is_one_clear_error_and_nothing_is_made(
     assert not settings.home.exists()
 
 
+def test_a_propagation_store_that_is_gone_is_named_and_what_follows_is_said(
+    settings: Settings, places: Places, opened: Callable[..., InProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    init(settings)
+    caller = opened()
+    put(caller, "gs")
+    assert caller.request("GET", "/v1/-/status").json()["warnings"] == []
+    caller.close()
+    places.propagation_db.unlink()
+    with pytest.raises(NotFound, match=r"propagation store .*\.registry_propagation\.db is missing") as caught:
+        opened().request("GET", "/v1/-/status")
+    assert (caught.value.exit_code, "ureg up" in str(caught.value.hint)) == (3, True)
+    said: list[str] = []
+    monkeypatch.setattr(Log, "warning", lambda _, event, **__: said.append(event))
+    for _ in range(2):
+        init(settings)
+    assert said == ["the propagation store was missing"]
+    caller = opened()
+    (warning,) = caller.request("GET", "/v1/-/status").json()["warnings"]
+    assert "what was delivered before may be sent again" in warning
+    assert caller.request("GET", "/v1/default/aliases/gs").status == 200
+
+
 def test_a_home_that_cannot_be_made(tmp_path: Path, settings: Settings) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ReadOnlyStore, match="cannot be made: not a directory"):
@@ -152,6 +177,20 @@ def test_a_write_waits_for_the_lock_and_then_names_its_holder(
     finally:
         patient.close()
         waiting.join()
+
+
+def test_a_removed_lock_file_lets_nobody_else_in(
+    settings: Settings, places: Places, opened: Callable[..., InProcess]
+) -> None:
+    init(settings)
+    lock = StoreLock.acquire(places.lock, role="daemon")
+    try:
+        shutil.rmtree(places.lock.parent)
+        with pytest.raises(StoreLocked, match="in use by another process"):
+            put(opened(), "gs")
+    finally:
+        lock.release()
+    assert put(opened(), "gs")["effect"] == "created"
 
 
 def test_init_beside_a_daemon_is_content_with_what_is_there(settings: Settings, places: Places) -> None:
@@ -342,4 +381,4 @@ def test_without_a_daemon_status_says_what_nobody_has_looked_at(
     unseen.request("PATCH", "/v1/default/aliases/gs", json={"spec": {"command": "other"}})
     unseen.close()
     warnings = opened().request("GET", "/v1/-/status").json()["warnings"]
-    assert any("have not been looked at: ureg up" in warning for warning in warnings)
+    assert any("not been read to the end: ureg up" in warning for warning in warnings)

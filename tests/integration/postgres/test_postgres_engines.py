@@ -316,6 +316,43 @@ async def test_a_chain_and_a_pause_hold_over_daemons(stage: Stage) -> None:
     assert [each["to"] for each in found["steps"]].count("paused") == 1
 
 
+async def test_words_and_deadlines_are_done_by_each_daemon_in_its_own_lanes(stage: Stage) -> None:
+    one, two = await stage.daemon("one"), await stage.daemon("two")
+    names = [f"t{number}" for number in range(6)]
+    await one.targets(*names)
+    await stage.wait(15, one, two)
+    assert len({lane.owner for lane in await one.lanes.lanes()}) == 2, "the lanes are shared out"
+    control = PropagationControl(
+        two.service, two.lanes, {"webhook": two.sink}, two.engine, stage.world, Settings(home=stage.folder)
+    )
+    for daemon in (one, two):
+        daemon.sink.outcome = Failed(reason="down", status=None, milliseconds=1.0)
+    expires = await control.propagate("multicast", "hub", names, {"n": 1}, actor=OPERATOR, deadline=20.0)
+    cancelled = await control.propagate("multicast", "hub", names, {"n": 2}, actor=OPERATOR)
+    kept = await control.propagate("multicast", "hub", names, {"n": 3}, actor=OPERATOR)
+    await stage.wait(3, one, two)
+    await control.tell_session(cancelled["session"], Verb.CANCEL, actor=OPERATOR)
+    await control.tell_session(kept["session"], Verb.PAUSE, actor=OPERATOR)
+    await stage.wait(30, one, two)
+    assert (await control.session(expires["session"]))["state"] == "expired"
+    assert (await control.session(cancelled["session"]))["state"] == "cancelled"
+    rows = Counter((row.session_id, row.state.value, row.keep.value) for row in await one.lanes.deliveries())
+    assert rows == {
+        (expires["session"], "cancelled", ""): 6,
+        (cancelled["session"], "cancelled", ""): 6,
+        (kept["session"], "pending", "paused"): 6,
+    }
+    stored = {lane.lane_id: lane.rows for lane in await one.lanes.lanes()}
+    known = {lane_id: run.rows for each in (one, two) for lane_id, run in each.engine._runs.items()}
+    assert known == stored == dict.fromkeys(stored, 1)
+    await one.end()  # and what is said now, its lanes hear from the one that takes them over
+    two.sink.outcome = Accepted(status=200, milliseconds=1.0)
+    await control.tell_session(kept["session"], Verb.RESUME, actor=OPERATOR)
+    await stage.wait(100, two)
+    assert {name: stage.came(name) for name in names} == {name: ["hub"] for name in names}
+    assert (await control.session(kept["session"]))["state"] == "succeeded"
+
+
 async def owners(stage: Stage, *daemons: Daemon) -> list[int]:
     """How many lanes each of the daemons works at, after a while in which all is said about it."""
     await stage.wait(12, *daemons)

@@ -54,7 +54,7 @@ def test_the_seeds_lines_in_their_order(
     said = {line.split()[0]: sh(bare, line) for line in SEED}
     assert "myservice does not exist yet" in said["unidirectional"].stderr
     assert "held until you run: ureg target add remote.service URL" in said["unidirectional"].stderr
-    assert "nothing is exchanged until peers can be linked" in said["bidirectional"].stderr
+    assert "nothing is exchanged until then" in said["bidirectional"].stderr
     assert [name in said["multicast"].stderr for name in ("add s1 URL", "add s2 URL", "add s3 URL")] == [True] * 3
     assert "--exclude 'internal' matches no target now" in said["broadcast"].stderr
     before = {each["session"]: each["state"] for each in bare.json("session", "ls")}
@@ -136,8 +136,8 @@ def test_positions(offline: Any) -> None:
     assert "the last word 'u' is no data: JSON, @FILE or -" in refused
     assert '--targets "a,b"' in refused
     assert (
-        "protocol nats is not built yet (built: http, webhook)"
-        in ureg("unidirectional", "a", "t", "x", "nats", code=9).stderr
+        "protocol peer is not built yet (built: http, webhook, websocket, nats)"
+        in ureg("unidirectional", "a", "t", "x", "peer", code=9).stderr
     )
     assert (
         "http, webhook, websocket, stream, nats, peer, file"
@@ -156,7 +156,7 @@ def test_positions(offline: Any) -> None:
         (["bidirectional", "a", "http://127.0.0.1:9"], 6, "cannot write back"),
         (["bidirectional", "a", "hook"], 6, "hook is a webhook target and cannot write back"),
         (["bidirectional", "a", "b", "{}"], 9, "unidirectional sends it one way"),
-        (["enable-stream", "id", "websocket"], 9, "not built yet"),
+        (["enable-stream", "id", "nats"], 2, "ureg target add"),
         (["multicast", "a", "--targets", "b", "--wait=soon"], 2, "such as 30s"),
         (["unidirectional", "a", "b", "--deadline", "5s"], 2, "no deadline"),
         (["unidirectional", "a", "b", "--strict"], 3, "no record 'a'"),
@@ -224,7 +224,7 @@ def test_words_on_a_session(online: Any, listen: Callable[..., Any], wait_for: A
     assert "held (paused): paused by uid:" in why
     assert "goes on" in ureg("session", "resume", session).stdout
     assert wait_for(lambda: ureg.json("where", "gs")[0]["state"] == "arrived")
-    assert "would send 1 deliveries" in ureg("session", "replay", session, "--dry-run").stdout
+    assert "would send 1 delivery" in ureg("session", "replay", session, "--dry-run").stdout
     again = ureg.json("session", "replay", session)["session"]
     assert wait_for(lambda: ureg.json("session", "get", again)["state"] == "succeeded")
     assert "delivered already: mine" in ureg("session", "cancel", session).stdout

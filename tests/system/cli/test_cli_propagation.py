@@ -29,7 +29,8 @@ def test_the_lines_of_the_seed_work_as_written_after_init(bare: Any) -> None:
     assert "ureg up" in done.stderr
     assert len(bare.json("session", "ls")) == 1, "the same again is the same session"
     assert bare("session", "ls", "-o", "name").stdout.strip() in done.stdout
-    bare("enable-stream", "id", "websocket", code=9)
+    assert bare("enable-stream", "id", "websocket").stdout == "stream id: created\n"
+    assert bare("enable-stream", "id", "websocket").stdout == "stream id: unchanged\n"
 
 
 def test_a_change_arrives_and_where_shows_it(ureg: Any, listen: Callable[..., Any], wait_for: Any) -> None:
@@ -71,7 +72,7 @@ def test_waiting(ureg: Any, listen: Callable[..., Any]) -> None:
     ureg("set", "alias", "gs", "command=x")
     done = ureg("unidirectional", "--source", "gs", "--target", receiver.url, "--wait")
     assert "in_sync" in done.stdout
-    assert done.stderr.rstrip().endswith("not shown again")
+    assert done.stderr.rstrip().endswith("ureg target secret show NAME")
     event = ureg.write("event.json", '{"n": [1, "é"]}')
     found = ureg.json("unidirectional", "gs", receiver.url, f"@{event}", "--wait=20s")
     assert (found["state"], found["standing"]) == ("succeeded", False)

@@ -41,13 +41,14 @@ class Stage(StrEnum):
 class Exchange:
     """One request under way, and what is known of its answer.
 
-    `status` is None until the head of the answer has come. `reply`: the first 4 KiB of its body. `answered`: it was
-    read as far as it ever is, which is to its end or to 64 KiB.
+    `status` is None until the head of the answer has come. `reply`: the first `kept` bytes of its body.
+    `answered`: it was read as far as it ever is, which is to its end or to 64 KiB, or to `kept` if that is more.
     """
 
-    __slots__ = ("answered", "headers", "reply", "stage", "status")
+    __slots__ = ("answered", "headers", "kept", "reply", "stage", "status")
 
-    def __init__(self) -> None:
+    def __init__(self, kept: int = KEPT) -> None:
+        self.kept = kept
         self.stage = Stage.CONNECTING
         self.status: int | None = None
         self.headers: list[tuple[bytes, bytes]] = []
@@ -202,9 +203,10 @@ class Connection(asyncio.Protocol):
         if self._complete:
             return
         self._read += len(piece)
-        if len(self._exchange.reply) < KEPT:
-            self._exchange.reply += piece[: KEPT - len(self._exchange.reply)]
-        if self._read >= READ_LIMIT:
+        exchange = self._exchange
+        if len(exchange.reply) < exchange.kept:
+            exchange.reply += piece[: exchange.kept - len(exchange.reply)]
+        if self._read >= max(READ_LIMIT, exchange.kept):
             self._complete, self._keep = True, False
 
     def on_message_complete(self) -> None:

@@ -4,7 +4,7 @@ SELECT revision, hash, incarnation FROM head;
 
 -- name: lock_head
 -- The end of the log, which nobody else moves until this transaction ends.
-SELECT revision, hash, incarnation FROM head FOR UPDATE;
+SELECT revision, hash, incarnation, synced FROM head FOR UPDATE;
 
 -- name: first_head
 -- The head of a new store: its incarnation. One that has a head keeps it.
@@ -32,6 +32,19 @@ INSERT INTO meta (key, value) SELECT * FROM unnest($1::text[], $2::text[]) ON CO
 SELECT revision, seq, op, kind, namespace, name, uid, generation, commitment, prev_commitment, changed_fields, actor,
        txn_id, message, at, hash, body
 FROM changes WHERE position > $1 AND position < $2 ORDER BY position LIMIT $3;
+
+-- name: passages
+-- Lines between two positions, in order, each with the body of the line before about the same record, if it changed a
+-- record that was there; without a limit when it is NULL.
+SELECT revision, seq, op, kind, namespace, name, uid, generation, commitment, prev_commitment, changed_fields, actor,
+       txn_id, message, at, hash, body,
+       CASE WHEN op = 'put' AND prev_commitment IS NOT NULL THEN
+           (SELECT b.body FROM changes AS b
+            WHERE b.kind = c.kind AND b.namespace = c.namespace AND b.name = c.name AND b.position < c.position
+                  AND b.op <> 'event'
+            ORDER BY b.position DESC LIMIT 1)
+       END
+FROM changes AS c WHERE position > $1 AND position < $2 ORDER BY position LIMIT $3;
 
 -- name: line
 -- One line.

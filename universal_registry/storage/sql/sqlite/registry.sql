@@ -34,6 +34,19 @@ SELECT revision, seq, op, kind, namespace, name, uid, generation, commitment, pr
        txn_id, message, at, hash, body
 FROM changes WHERE position > ? AND position < ? ORDER BY position LIMIT ?;
 
+-- name: passages
+-- Lines between two positions, in order, each with the body of the line before about the same record, if it changed a
+-- record that was there.
+SELECT revision, seq, op, kind, namespace, name, uid, generation, commitment, prev_commitment, changed_fields, actor,
+       txn_id, message, at, hash, body,
+       CASE WHEN op = 'put' AND prev_commitment IS NOT NULL THEN
+           (SELECT b.body FROM changes AS b
+            WHERE b.kind = c.kind AND b.namespace = c.namespace AND b.name = c.name AND b.revision <= c.revision
+                  AND b.position < c.position AND b.op <> 'event'
+            ORDER BY b.revision DESC, b.position DESC LIMIT 1)
+       END
+FROM changes AS c WHERE position > ? AND position < ? ORDER BY position LIMIT ?;
+
 -- name: line
 -- One line.
 SELECT revision, seq, op, kind, namespace, name, uid, generation, commitment, prev_commitment, changed_fields, actor,
