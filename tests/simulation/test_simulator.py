@@ -55,7 +55,7 @@ async def test_a_seed_replays(machines: Machines) -> None:
 
 
 def test_no_daemon_loads_the_simulator() -> None:
-    loads = "import sys, universal_registry.runner.daemon, universal_registry.cli.daemon; print(*sys.modules)"
+    loads = "import sys, universal_registry.app, universal_registry.runner.daemon; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", loads], capture_output=True, text=True, check=True)
     loaded = done.stdout.split()
     assert "universal_registry.app" in loaded

@@ -33,6 +33,8 @@ _LINES = (b"GET /v1/stream ", b"GET /v1/stream?")
 KIND = "endpoint"
 SWEEP_SECONDS = 1.0
 _AT_ONCE = 512
+_AT_A_TIME = 16
+"""Batches of the log that are handed out before the second's look after everybody is due again."""
 _MOST_KNOWN = 1000
 PeerOf = Callable[[asyncio.Transport], Peer]
 
@@ -185,7 +187,10 @@ class StreamFront:
             if not self._listens:
                 self._listens = True
                 self.hub.on_advance(self._advanced)
-            await self.hub.advance()
+            for _ in range(_AT_A_TIME):
+                await self.hub.advance()
+                if self.hub.is_current:
+                    break
 
     def _advanced(self) -> None:
         self._some(iter(tuple(self.watching)), {})

@@ -29,7 +29,7 @@ from universal_registry.api.watcher import Policy
 from universal_registry.kernel.errors import Conflict, NotFound, RegistryError, TooLarge
 from universal_registry.propagation.streams import IN, OUT
 from universal_registry.registry.service import Actor
-from universal_registry.registry.watch import Frame, FrameKind, mark
+from universal_registry.registry.watch import Frame, FrameKind
 
 if TYPE_CHECKING:
     from universal_registry.api.stream import StreamFront
@@ -235,7 +235,7 @@ class StreamConnection(StreamSocket):
                     await asyncio.sleep(0)
                 self._tell(subscription, frames)
         except RegistryError as error:
-            self._tell(subscription, [mark(FrameKind.END, watcher.cursor, why=error.message, resync=False)])
+            self._tell(subscription, [watcher.broken(error.message)])
         finally:
             subscription.catching_up = False
             if self._subscriptions.get(subscription.id) is not subscription:
