@@ -17,7 +17,7 @@ from universal_registry.client.listen import State, flaky
 from universal_registry.environment import load_settings
 from universal_registry.kernel.settings import Settings
 from universal_registry.kernel.world import SystemWorld
-from universal_registry.propagation import engine
+from universal_registry.propagation import clock_steps
 from universal_registry.propagation.lane import Breaker
 from universal_registry.propagation.outcome import Accepted, Failed, Outcome
 from universal_registry.propagation.ports import Envelope
@@ -147,7 +147,7 @@ async def test_the_clock_is_set(run: Run, count: int, step: str, restart: bool) 
 async def test_when_a_clock_that_goes_back_is_not_noticed_it_is_waited_for(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "_CLOCK_STEP", timedelta(days=40000))
+    monkeypatch.setattr(clock_steps, "_CLOCK_STEP", timedelta(days=40000))
     await behind(run, FEW)
     run.world.moment = STEPS["an hour back"]
     run.far.is_up = True

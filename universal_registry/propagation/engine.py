@@ -18,6 +18,7 @@ from universal_registry.kernel.settings import Settings
 from universal_registry.log.change import Change
 from universal_registry.propagation.breaker import may_send
 from universal_registry.propagation.claims import Claims
+from universal_registry.propagation.clock_steps import ClockSteps
 from universal_registry.propagation.conduct import Conduct
 from universal_registry.propagation.deliver import Packer
 from universal_registry.propagation.dispatch import Dispatcher
@@ -41,7 +42,6 @@ TICK = 1.0
 _FLUSH_SECONDS = 5.0
 _FLUSHED_A_SECOND = 200  # lanes that have nothing to do and move all the same: many of them are stored less often
 _LOOK_EVERY = timedelta(seconds=1)
-_CLOCK_STEP = timedelta(seconds=1)
 
 
 class Engine:
@@ -69,9 +69,8 @@ class Engine:
         self._sender = Sender(service, self._topology.routes, transports, packer)
         self._progress = Progress(self._outbox, self._topology.gate)
         self._conduct = Conduct(service.world, store, self._topology.gate, self._progress)
-        self._planner = Planner(
-            service, store, self._topology, self._outbox, settings.rows_per_lane, self._event_planned
-        )
+        most_rows = settings.rows_per_lane
+        self._planner = Planner(service, store, self._topology, self._outbox, most_rows, self._event_planned)
         self._roster = Roster(service, store, self._topology, self._outbox, shared=shared)
         self._runs = self._roster.runs
         self._stirred = self._roster.stirred
@@ -83,7 +82,8 @@ class Engine:
         self._followed = 0
         self._stale = False
         self._told = True
-        self._looked_at = self._latest = service.world.now()
+        self._looked_at = service.world.now()
+        self._clock, self._commits = ClockSteps(self._looked_at), 0
         self._head = 0
         self._incarnation = ""
         self._flushed_at = 0.0
@@ -123,7 +123,7 @@ class Engine:
         self._ready = callback
 
     def on_news(self, callback: Callable[..., None]) -> None:
-        """Call this with an event's name and fields when something happened that somebody may have to look at."""
+        """Call this with a name and fields when something happened that somebody may have to look at."""
         self._news = callback
 
     def on_plan(self, callback: Callable[[], None]) -> None:
@@ -166,8 +166,7 @@ class Engine:
         more = await self._conduct.turn(self._runs, now)
         more |= await self._planner.plan(self._runs.values(), self._followed, self._incarnation)
         await self._claims.look(self._stirred.rowed, now)
-        # Not for what could not be taken a moment ago: whoever waits would never get to rest.
-        if self._planner.took_news():
+        if self._planner.took_news():  # not for what could not be taken a moment ago: nobody would get to rest
             self._ready()
         if self._outbox or self._stirred.parked:
             self._wake()
@@ -175,15 +174,16 @@ class Engine:
 
     async def _look_up(self, now: datetime) -> None:
         """Has somebody told a lane something? Has the clock gone back?"""
-        if now < self._latest - _CLOCK_STEP:
-            self._news("the clock went back", seconds=round((self._latest - now).total_seconds()))
+        step = self._clock.look(now, self._commits, unstored=bool(self._outbox) or self._committing)
+        if step is not None and step.seconds:
+            self._news("the clock went back", seconds=step.seconds)
+        if step is not None:
             await self._store.rebase(now)
             self._roster.after_clock_step(now, self._settings.retry, seen=True)
         if self._told or not timedelta(0) <= now - self._looked_at < _LOOK_EVERY:
             self._told, self._looked_at = False, now
             if await self._obedience.obey(self._news):
                 self._progress.lanes_moved(list(self._roster.by_address), self._roster.by_address, now)
-        self._latest = now
 
     async def _follow(self) -> None:
         """Read what is new about targets and routes. When something about them changed, the lanes are stale."""
@@ -244,8 +244,7 @@ class Engine:
 
     @property
     def _flush_due(self) -> bool:
-        longest = max(_FLUSH_SECONDS, len(self._runs) / _FLUSHED_A_SECOND)
-        return self._world.monotonic() - self._flushed_at >= longest
+        return self._world.monotonic() - self._flushed_at >= max(_FLUSH_SECONDS, len(self._runs) / _FLUSHED_A_SECOND)
 
     async def settle(self) -> None:
         """One commit of everything finished since the last. Raises StorageUnavailable: then nothing more is handed out,
@@ -316,6 +315,7 @@ class Engine:
         try:
             await self._store.apply(settlements)
             self._refused = False
+            self._commits += 1
         except BaseException:  # a cancelled commit too: what it held must not be forgotten
             self._refused = True
             self._replace_outbox(outbox.followed_by(self._outbox))

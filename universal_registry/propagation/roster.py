@@ -194,6 +194,9 @@ class Roster:
         """No lane waits longer because the clock went back. `seen`: it did; else only where a lane tells of it."""
         for run in self.runs.values():
             stepped = after_clock_step(run.lane, now, retry) if seen or written_ahead(run.lane, now) else run.lane
+            if seen and run.rows:  # the store has moved them
+                run.rows_changed, run.row_version = True, run.row_version + 1
+                run.stir()
             if stepped != run.lane:
                 run.lane, run.rows_changed = stepped, run.rows > 0
                 self.outbox.lane(stepped)
