@@ -29,12 +29,12 @@ def faulty(cls: Any, method: str, folder: Path, name: str) -> None:
     """At each turn of that worker, look for its file."""
     turn: Callable[..., Awaitable[Any]] = getattr(cls, method)
 
-    async def with_faults(self: Any, **asked: Any) -> Any:
+    async def with_faults(self: Any, *given: Any, **asked: Any) -> Any:
         if taken(folder / f"die-{name}"):
             raise ZeroDivisionError(f"a fault put into the {name} worker")
         if taken(folder / f"hang-{name}"):
             await asyncio.Event().wait()
-        return await turn(self, **asked)
+        return await turn(self, *given, **asked)
 
     setattr(cls, method, with_faults)
 
@@ -51,7 +51,7 @@ if __name__ == "__main__":
     where = Path(sys.argv[1])
     faulty(PropagationWorker, "_plan", where, "propagation")
     faulty(WebhookWorker, "turn", where, "webhook")
-    faulty(StreamingWorker, "_store", where, "streaming")
+    faulty(StreamingWorker, "_tried", where, "streaming")
     faulty(HealthWorker, "write", where, "health")
     supervisor.GIVE_UP = GIVE_UP
     assert supervisor.Supervisor.__init__.__kwdefaults__ is not None
