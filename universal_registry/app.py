@@ -168,7 +168,7 @@ def _lock(places: Places, settings: Settings, role: str) -> StoreLock:
 
 
 def _propagation(app: App, stack: AsyncExitStack, *, read_only: bool) -> EngineView:
-    transports = transports_of(app.settings, app.world, app.tally, app.traffic.count)
+    transports = transports_of(app.world, app.tally, app.traffic.count)
     for transport in transports.values():
         stack.push_async_callback(transport.close)
     view: EngineView = NoEngine()

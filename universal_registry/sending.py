@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from universal_registry.kernel.settings import Settings
 from universal_registry.kernel.world import World
 from universal_registry.propagation.ports import Transport
 from universal_registry.propagation.streams import Count
@@ -15,23 +14,23 @@ from universal_registry.propagation.tally import Tally
 from universal_registry.transports.lazy import LazyTransport
 
 
-def transports_of(settings: Settings, world: World, tally: Tally, count: Count) -> Mapping[str, LazyTransport]:
+def transports_of(world: World, tally: Tally, count: Count) -> Mapping[str, LazyTransport]:
     """What there is to send with, by name. `tally`: told how attempts end. `count`: told of messages on streams."""
 
     def webhook() -> Transport:
         from universal_registry.transports.webhook import WebhookTransport
 
-        return WebhookTransport(world, settings)
+        return WebhookTransport(world)
 
     def websocket() -> Transport:
         from universal_registry.transports.websocket import WebSocketTransport
 
-        return WebSocketTransport(world, settings, count=count)
+        return WebSocketTransport(world, count=count)
 
     def nats() -> Transport:
         from universal_registry.transports.nats import NatsTransport
 
-        return NatsTransport(world, settings)
+        return NatsTransport(world)
 
     made: dict[str, Callable[[], Transport]] = {"webhook": webhook, "websocket": websocket, "nats": nats}
     return {name: LazyTransport(name, make, tally) for name, make in made.items()}

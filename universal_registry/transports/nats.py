@@ -19,7 +19,6 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from universal_registry.kernel.errors import AddressRefused, RegistryError
-from universal_registry.kernel.settings import Settings
 from universal_registry.kernel.world import World
 from universal_registry.propagation.outcome import Accepted, Failed, Outcome, Rejected
 from universal_registry.propagation.ports import Envelope
@@ -56,7 +55,6 @@ class NatsTransport:
     def __init__(
         self,
         world: World,
-        settings: Settings | None = None,  # noqa: ARG002 - nothing of it is for transports: limits are the engine's
         *,
         resolve: Resolve | None = None,
         tls: ssl.SSLContext | None = None,

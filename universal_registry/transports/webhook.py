@@ -12,7 +12,6 @@ from itertools import groupby
 from operator import itemgetter
 
 from universal_registry.kernel.errors import AddressRefused, Invalid, RegistryError
-from universal_registry.kernel.settings import Settings
 from universal_registry.kernel.world import World
 from universal_registry.propagation.outcome import Accepted, Failed, Outcome, Rejected
 from universal_registry.propagation.ports import Envelope
@@ -48,7 +47,6 @@ class WebhookTransport:
     def __init__(
         self,
         world: World,
-        settings: Settings | None = None,  # noqa: ARG002 - nothing of it is for transports: limits are the engine's
         *,
         resolve: Resolve | None = None,
         tls: ssl.SSLContext | None = None,

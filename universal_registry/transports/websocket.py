@@ -13,7 +13,6 @@ from typing import Any
 import orjson
 
 from universal_registry.kernel.errors import AddressRefused, Invalid
-from universal_registry.kernel.settings import Settings
 from universal_registry.kernel.world import World
 from universal_registry.propagation.outcome import Accepted, Failed, Outcome, Rejected
 from universal_registry.propagation.ports import Envelope
@@ -44,7 +43,6 @@ class WebSocketTransport:
     def __init__(
         self,
         world: World,
-        settings: Settings | None = None,  # noqa: ARG002 - nothing of it is for transports: limits are the engine's
         *,
         resolve: Resolve | None = None,
         tls: ssl.SSLContext | None = None,
