@@ -31,9 +31,9 @@ from universal_registry.observe.health import Health
 from universal_registry.observe.metrics import Gauges
 from universal_registry.observe.streams import Traffic
 from universal_registry.propagation.control import PropagationControl
-from universal_registry.propagation.inventory import EngineView, NoEngine
-from universal_registry.propagation.tally import Tally
-from universal_registry.propagation.target_keys import drop_ended
+from universal_registry.propagation.lanes.outcome_counts import Tally
+from universal_registry.propagation.verbs.target_keys import drop_ended
+from universal_registry.propagation.views.inventory import EngineView, NoEngine
 from universal_registry.registry.catalogue import load_catalogue
 from universal_registry.registry.consumers import Consumers
 from universal_registry.registry.key_control import KeyControl
@@ -52,7 +52,7 @@ from universal_registry.transports.peer import Links, Pairing, Status
 
 if TYPE_CHECKING:
     from universal_registry.observe.logs import Logging
-    from universal_registry.propagation.engine import Engine
+    from universal_registry.propagation.engine.engine import Engine
     from universal_registry.runner.detached import Started, Stopped
     from universal_registry.runner.drive import Driver
 
@@ -173,7 +173,7 @@ def _propagation(app: App, stack: AsyncExitStack, *, read_only: bool) -> EngineV
         stack.push_async_callback(transport.close)
     view: EngineView = NoEngine()
     if not read_only:
-        from universal_registry.propagation.engine import Engine
+        from universal_registry.propagation.engine.engine import Engine
 
         shared = app.stores.watch is not None
         view = app.engine = Engine(app.service, app.lanes, transports, app.settings, shared=shared)

@@ -22,9 +22,9 @@ from universal_registry.environment import load_settings
 from universal_registry.kernel.errors import CircuitOpen, Corrupt, Invalid
 from universal_registry.kernel.settings import Places, RetrySettings, Settings
 from universal_registry.kernel.world import SystemWorld, World
-from universal_registry.propagation.backoff import delay
-from universal_registry.propagation.breaker import begin_probe, failed, open_time, probe_due, reset, succeeded
-from universal_registry.propagation.lane import Breaker, Lane, Position
+from universal_registry.propagation.lanes.backoff import delay
+from universal_registry.propagation.lanes.breaker import begin_probe, failed, open_time, probe_due, reset, succeeded
+from universal_registry.propagation.lanes.lane import Breaker, Lane, Position
 from universal_registry.storage.keyfile import key_files
 from universal_registry.storage.sealed_with import sealed_with
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from universal_registry.kernel.world import World
+from universal_registry.propagation.lanes.outcome_counts import Tally
 from universal_registry.propagation.ports import Transport
 from universal_registry.propagation.streams import Count
-from universal_registry.propagation.tally import Tally
 from universal_registry.transports.lazy import LazyTransport
 
 

@@ -17,8 +17,8 @@ from universal_registry.observe.audit import PROPAGATION, REGISTRY, Trail
 from universal_registry.observe.health import file_taken_away
 from universal_registry.observe.logs import Log
 from universal_registry.propagation.ports import LaneCommands, LaneQueries, LaneStore, SessionStore
-from universal_registry.propagation.status import MADE_ANEW
 from universal_registry.propagation.streams import StreamStore
+from universal_registry.propagation.views.status import MADE_ANEW
 from universal_registry.registry.catalogue import Catalogue
 from universal_registry.registry.consumers import ConsumerStore
 from universal_registry.registry.key_check import SealedFacts

@@ -17,7 +17,7 @@ from universal_registry.kernel.errors import Conflict, Corrupt, Invalid, NotFoun
 from universal_registry.kernel.world import SystemWorld
 from universal_registry.log.audit import Asked, deed
 from universal_registry.observe.audit import PROPAGATION, REGISTRY, Audit, anchors_in
-from universal_registry.propagation.lane import Settlements
+from universal_registry.propagation.lanes.lane import Settlements
 from universal_registry.registry.catalogue import load_catalogue
 from universal_registry.registry.service import Actor, RegistryService
 from universal_registry.registry.tokens import Tokens

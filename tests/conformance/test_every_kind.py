@@ -22,7 +22,7 @@ from universal_registry.observe.denials import Denials
 from universal_registry.observe.figures import FiguresReader
 from universal_registry.observe.health import Health
 from universal_registry.propagation.control import PropagationControl
-from universal_registry.propagation.tally import Tally
+from universal_registry.propagation.lanes.outcome_counts import Tally
 from universal_registry.registry.catalogue import Kind
 from universal_registry.registry.check import check_registry
 from universal_registry.registry.consumers import Consumers

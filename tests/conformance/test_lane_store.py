@@ -17,9 +17,7 @@ from msgspec.structs import replace
 from universal_registry.kernel.errors import Conflict, Invalid
 from universal_registry.kernel.ids import Key
 from universal_registry.kernel.world import SystemWorld
-from universal_registry.propagation.bucket import Bucket
-from universal_registry.propagation.command import Action, Command
-from universal_registry.propagation.lane import (
+from universal_registry.propagation.lanes.lane import (
     LIVE_STATES,
     Attempt,
     Backfill,
@@ -35,6 +33,8 @@ from universal_registry.propagation.lane import (
     Session,
     Settlements,
 )
+from universal_registry.propagation.lanes.lane_command import Action, Command
+from universal_registry.propagation.lanes.token_bucket import Bucket
 from universal_registry.propagation.ports import Birth, Depth, LaneCommands, LaneQueries, LaneStore
 from universal_registry.storage.database import Database
 from universal_registry.storage.lanes_postgres import PgLanes

@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from universal_registry.kernel.world import SystemWorld
-from universal_registry.propagation.lane import (
+from universal_registry.propagation.lanes.lane import (
     Delivery,
     DeliveryState,
     Keep,

@@ -14,7 +14,7 @@ import pytest
 from universal_registry.kernel.errors import PreconditionFailed
 from universal_registry.kernel.ids import Key
 from universal_registry.log.change import Op
-from universal_registry.propagation.target_keys import DROPPER, KeyField, drop_ended, rotate_key, show_key
+from universal_registry.propagation.verbs.target_keys import DROPPER, KeyField, drop_ended, rotate_key, show_key
 from universal_registry.registry.service import RegistryService
 
 sys.path.insert(0, str(Path(__file__).parent))

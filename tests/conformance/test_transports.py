@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from tests.natsserver import NatsServer, free_port
 from universal_registry.kernel.world import SystemWorld
-from universal_registry.propagation.outcome import Accepted, Failed, Outcome, Rejected
+from universal_registry.propagation.lanes.outcome import Accepted, Failed, Outcome, Rejected
 from universal_registry.propagation.ports import Envelope, Transport
 from universal_registry.security.addresses import Policy
 from universal_registry.transports.nats import NatsTransport

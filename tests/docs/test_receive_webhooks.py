@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from universal_registry.kernel.world import SystemWorld
-from universal_registry.propagation.formats import Format
-from universal_registry.propagation.target import Seal, Signing
+from universal_registry.propagation.messages.formats import Format
+from universal_registry.propagation.routing.target import Seal, Signing
 from universal_registry.security.signing import new_secret, parse_secret, signed_headers
 from universal_registry.security.wire import SEALED_TYPE, new_wire_key, parse_wire_key, seal_for_wire
 

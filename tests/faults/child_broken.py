@@ -15,9 +15,9 @@ from datetime import timedelta
 
 from universal_registry import app
 from universal_registry.environment import load_settings
-from universal_registry.propagation import roster
-from universal_registry.propagation.lane import Mark
-from universal_registry.propagation.window import LaneRun
+from universal_registry.propagation.engine.engine import roster
+from universal_registry.propagation.engine.window import LaneRun
+from universal_registry.propagation.lanes.lane import Mark
 from universal_registry.storage import writer
 
 HELD_BACK = 0.05

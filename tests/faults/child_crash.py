@@ -28,16 +28,16 @@ from universal_registry.app import App, open_app
 from universal_registry.environment import load_settings
 from universal_registry.kernel.settings import Settings
 from universal_registry.kernel.world import SystemWorld
-from universal_registry.propagation import planner
-from universal_registry.propagation.command import Action
-from universal_registry.propagation.conduct import Conduct
-from universal_registry.propagation.lane import DeliveryState, Mark, Settlements, Verb
-from universal_registry.propagation.outcome import Accepted, Failed, Outcome, Rejected
+from universal_registry.propagation.engine.engine import planner
+from universal_registry.propagation.engine.session_steps import Conduct
+from universal_registry.propagation.engine.window import LaneRun
+from universal_registry.propagation.lanes.lane import DeliveryState, Mark, Settlements, Verb
+from universal_registry.propagation.lanes.lane_command import Action
+from universal_registry.propagation.lanes.outcome import Accepted, Failed, Outcome, Rejected
 from universal_registry.propagation.ports import Envelope
-from universal_registry.propagation.replay import Repeater
-from universal_registry.propagation.session_verbs import ReplayAsk
-from universal_registry.propagation.targets import TargetOptions
-from universal_registry.propagation.window import LaneRun
+from universal_registry.propagation.routing.replay import Repeater
+from universal_registry.propagation.verbs.sessions import ReplayAsk
+from universal_registry.propagation.verbs.targets import TargetOptions
 from universal_registry.registry.service import Actor
 from universal_registry.storage.lanes_postgres import PgLanes
 from universal_registry.storage.lanes_sqlite import SqliteLanes

@@ -17,11 +17,11 @@ from universal_registry.client.listen import State, flaky
 from universal_registry.environment import load_settings
 from universal_registry.kernel.settings import Settings
 from universal_registry.kernel.world import SystemWorld
-from universal_registry.propagation import clock_steps
-from universal_registry.propagation.lane import Breaker
-from universal_registry.propagation.outcome import Accepted, Failed, Outcome
+from universal_registry.propagation.engine.engine import clock_steps
+from universal_registry.propagation.lanes.lane import Breaker
+from universal_registry.propagation.lanes.outcome import Accepted, Failed, Outcome
 from universal_registry.propagation.ports import Envelope
-from universal_registry.propagation.targets import TargetOptions
+from universal_registry.propagation.verbs.targets import TargetOptions
 from universal_registry.transports import webhook
 
 HOUR = timedelta(hours=1)

@@ -26,8 +26,8 @@ from universal_registry.app import App, init, open_app
 from universal_registry.environment import load_settings
 from universal_registry.kernel.settings import Settings
 from universal_registry.log.change import Change, Op
-from universal_registry.propagation.lane import Delivery, DeliveryState, Keep
-from universal_registry.propagation.plan import CONTROL, REPLAY, event_of
+from universal_registry.propagation.lanes.lane import Delivery, DeliveryState, Keep
+from universal_registry.propagation.routing.plan import CONTROL, REPLAY, event_of
 
 ROOT = Path(__file__).resolve().parents[2]
 CHILD = Path(__file__).with_name("child_crash.py")

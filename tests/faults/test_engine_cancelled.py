@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from universal_registry.propagation.lane import DeliveryState, Settlements
+from universal_registry.propagation.lanes.lane import DeliveryState, Settlements
 from universal_registry.storage.lanes_sqlite import SqliteLanes
 
 STAGE = Path(__file__).resolve().parents[1] / "integration" / "engine" / "conftest.py"

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from msgspec.structs import replace
 
 from universal_registry.log.change import Change, Op
-from universal_registry.propagation.lane import Delivery, DeliveryState, Lane, Mark, Position
-from universal_registry.propagation.target import Target
-from universal_registry.propagation.window import Job, LaneRun
+from universal_registry.propagation.engine.window import Job, LaneRun
+from universal_registry.propagation.lanes.lane import Delivery, DeliveryState, Lane, Mark, Position
+from universal_registry.propagation.routing.target import Target
 from universal_registry.security.addresses import Policy
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

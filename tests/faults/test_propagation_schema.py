@@ -17,7 +17,7 @@ import pytest
 
 from universal_registry.kernel.errors import NewerStore
 from universal_registry.kernel.settings import RetrySettings
-from universal_registry.propagation.lane import (
+from universal_registry.propagation.lanes.lane import (
     Attempt,
     Backfill,
     Counters,

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from tests.authority import Authority
 from tests.natsserver import NatsServer
 from universal_registry.kernel.world import SystemWorld
-from universal_registry.propagation.outcome import Accepted, Failed, Outcome
+from universal_registry.propagation.lanes.outcome import Accepted, Failed, Outcome
 from universal_registry.propagation.ports import Envelope
 from universal_registry.security.addresses import Policy
 from universal_registry.transports import nats as transport_module

@@ -13,8 +13,8 @@ from msgspec.structs import replace
 
 from tests.natsserver import NatsServer, free_port
 from universal_registry.kernel.world import SystemWorld
-from universal_registry.propagation.nats import headers_of, subject_of
-from universal_registry.propagation.outcome import Accepted, Failed, Rejected
+from universal_registry.propagation.lanes.outcome import Accepted, Failed, Rejected
+from universal_registry.propagation.messages.nats_message import headers_of, subject_of
 from universal_registry.propagation.ports import Envelope
 from universal_registry.security.addresses import Policy
 from universal_registry.transports.nats import NatsTransport

@@ -15,7 +15,7 @@ from websockets.asyncio.server import ServerConnection, serve
 
 from universal_registry.client.listen import Heard, Receiver, State
 from universal_registry.kernel.world import SystemWorld
-from universal_registry.propagation.outcome import Accepted, Failed, Rejected
+from universal_registry.propagation.lanes.outcome import Accepted, Failed, Rejected
 from universal_registry.propagation.ports import Envelope
 from universal_registry.security.addresses import Policy
 from universal_registry.security.signing import new_secret, parse_secret, signed_headers

@@ -22,7 +22,7 @@ from tests.authority import Authority
 from universal_registry.client.listen import Heard, Receiver, State
 from universal_registry.kernel.errors import AddressRefused
 from universal_registry.kernel.world import SystemWorld
-from universal_registry.propagation.outcome import Accepted, Failed, Outcome, Rejected
+from universal_registry.propagation.lanes.outcome import Accepted, Failed, Outcome, Rejected
 from universal_registry.propagation.ports import Envelope
 from universal_registry.security.addresses import Policy, check_url, classify
 from universal_registry.security.signing import new_secret, parse_secret, signed_headers

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from universal_registry.kernel.settings import RetrySettings
-from universal_registry.propagation import budget
-from universal_registry.propagation.bucket import Bucket, changed, enough_at, has_enough, level, rated
-from universal_registry.propagation.fairness import Slots, Standing, Turns, allowed, of_attempt
-from universal_registry.propagation.lane import Guard
+from universal_registry.propagation.lanes import retry_budget as budget
+from universal_registry.propagation.lanes.fairness import Slots, Standing, Turns, allowed, of_attempt
+from universal_registry.propagation.lanes.lane import Guard
+from universal_registry.propagation.lanes.token_bucket import Bucket, changed, enough_at, has_enough, level, rated
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 rates = st.one_of(st.integers(1, 200).map(float), st.floats(0.01, 200))

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from universal_registry.kernel.settings import SLOW_PHASE, RetrySettings
-from universal_registry.propagation import breaker
-from universal_registry.propagation.backoff import delay, next_wait
-from universal_registry.propagation.lane import Breaker, Delivery, DeliveryState, Lane, Position
-from universal_registry.propagation.outcome import Accepted, Failed, Outcome, Rejected
-from universal_registry.propagation.settle import LONGEST_PAUSE, Terms, settle
+from universal_registry.propagation.lanes import breaker
+from universal_registry.propagation.lanes.backoff import delay, next_wait
+from universal_registry.propagation.lanes.lane import Breaker, Delivery, DeliveryState, Lane, Position
+from universal_registry.propagation.lanes.outcome import Accepted, Failed, Outcome, Rejected
+from universal_registry.propagation.lanes.settle import LONGEST_PAUSE, Terms, settle
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LANE = Lane(

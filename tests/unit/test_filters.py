@@ -9,7 +9,7 @@ import pytest
 from tests.unit.test_propagation_render import line, record
 from universal_registry.kernel.errors import Invalid
 from universal_registry.log.change import Op
-from universal_registry.propagation.filters import Filter, parse_filter
+from universal_registry.propagation.routing.route_filter import Filter, parse_filter
 
 
 def takes(text: str, op: Op = Op.PUT, **changes: Any) -> bool:

@@ -9,8 +9,8 @@ import pytest
 
 from universal_registry.kernel.errors import Invalid
 from universal_registry.kernel.world import SystemWorld
-from universal_registry.propagation.formats import Format, Shape, check_shape, write_event
-from universal_registry.propagation.templates import MOST_TEXT, check_template, expand
+from universal_registry.propagation.messages.formats import Format, Shape, check_shape, write_event
+from universal_registry.propagation.messages.templates import MOST_TEXT, check_template, expand
 
 WORLD = SystemWorld()
 

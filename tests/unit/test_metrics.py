@@ -8,7 +8,7 @@ import pytest
 
 from universal_registry.kernel.errors import ReadOnlyStore
 from universal_registry.observe.metrics import METRICS, Gauges, render, write
-from universal_registry.propagation.lane import Counters
+from universal_registry.propagation.lanes.lane import Counters
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
 GAUGES = Gauges(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from universal_registry.kernel.errors import AddressRefused, Invalid
-from universal_registry.propagation.nats import check_prefix, headers_of, subject_of, token
+from universal_registry.propagation.messages.nats_message import check_prefix, headers_of, subject_of, token
 from universal_registry.security.addresses import check_url, take_credential
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from universal_registry.kernel.errors import Invalid, RegistryError, VerifyError
 from universal_registry.kernel.world import SystemWorld
-from universal_registry.propagation.counterparts import Counterpart, is_within, overall, side_of
+from universal_registry.propagation.routing.counterparts import Counterpart, is_within, overall, side_of
 from universal_registry.registry.catalogue import load_catalogue
 from universal_registry.registry.selector import parse_selector
 from universal_registry.security.pairing import (

@@ -18,9 +18,9 @@ from universal_registry.observe.figures import Figures, Stored, TargetFigures
 from universal_registry.observe.health import WorkerState
 from universal_registry.observe.metrics import METRICS, Gauges
 from universal_registry.observe.prometheus import EXPOSED, exposition
-from universal_registry.propagation.lane import Counters
-from universal_registry.propagation.outcome import Accepted, Failed, Rejected
-from universal_registry.propagation.tally import CLASSES, Tally, answer_class
+from universal_registry.propagation.lanes.lane import Counters
+from universal_registry.propagation.lanes.outcome import Accepted, Failed, Rejected
+from universal_registry.propagation.lanes.outcome_counts import CLASSES, Tally, answer_class
 
 FOLDER = files("universal_registry.observe") / "monitoring"
 RULES = (FOLDER / "alerts.yml").read_text(encoding="utf-8")

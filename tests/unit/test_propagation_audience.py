@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from universal_registry.kernel.errors import Invalid, UsageError
-from universal_registry.propagation.audience import Audience, Facts, Members, excluding, own_names
-from universal_registry.propagation.conduct import concluded
-from universal_registry.propagation.explain import mismatch
-from universal_registry.propagation.lane import Session
-from universal_registry.propagation.modes import MODES, SHAPES, check_targets, mode_named, mode_of
-from universal_registry.propagation.propagate import read_ask
+from universal_registry.propagation.engine.session_steps import concluded
+from universal_registry.propagation.lanes.lane import Session
+from universal_registry.propagation.routing.audience import Audience, Facts, Members, excluding, own_names
+from universal_registry.propagation.routing.modes import MODES, SHAPES, check_targets, mode_named, mode_of
+from universal_registry.propagation.verbs.propagate import read_ask
+from universal_registry.propagation.views.explain import mismatch
 from universal_registry.registry.catalogue import load_catalogue
 from universal_registry.registry.record import Record
 from universal_registry.registry.selector import parse_selector

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from universal_registry.kernel.settings import SLOW_PHASE, RetrySettings
-from universal_registry.propagation.backoff import delay, next_wait
+from universal_registry.propagation.lanes.backoff import delay, next_wait
 
 RETRY = RetrySettings()
 ALMOST_ONE = 1 - 2**-53

@@ -9,9 +9,9 @@ import pytest
 from msgspec.structs import replace
 
 from universal_registry.kernel.settings import RetrySettings
-from universal_registry.propagation import breaker
-from universal_registry.propagation.bucket import Bucket
-from universal_registry.propagation.lane import Breaker, Guard, Hold, Lane, Position
+from universal_registry.propagation.lanes import breaker
+from universal_registry.propagation.lanes.lane import Breaker, Guard, Hold, Lane, Position
+from universal_registry.propagation.lanes.token_bucket import Bucket
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 RETRY = RetrySettings()

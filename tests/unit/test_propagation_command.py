@@ -10,10 +10,9 @@ import pytest
 from msgspec.structs import replace
 
 from universal_registry.kernel.settings import RetrySettings
-from universal_registry.propagation import breaker
-from universal_registry.propagation.command import Action, Command, after_target_change, obeyed, row_obeyed
-from universal_registry.propagation.disabling import judged, notice
-from universal_registry.propagation.lane import (
+from universal_registry.propagation.lanes import breaker
+from universal_registry.propagation.lanes.auto_disable import judged, notice
+from universal_registry.propagation.lanes.lane import (
     Breaker,
     Delivery,
     DeliveryState,
@@ -23,6 +22,7 @@ from universal_registry.propagation.lane import (
     Order,
     Position,
 )
+from universal_registry.propagation.lanes.lane_command import Action, Command, after_target_change, obeyed, row_obeyed
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)

@@ -27,8 +27,8 @@ from universal_registry.kernel.settings import Settings
 from universal_registry.kernel.world import uuid7_hex
 from universal_registry.log.change import Change, Op
 from universal_registry.propagation.control import PropagationControl
-from universal_registry.propagation.engine import Engine
-from universal_registry.propagation.lane import (
+from universal_registry.propagation.engine.engine import Engine
+from universal_registry.propagation.lanes.lane import (
     WHOLE,
     Backfill,
     Breaker,
@@ -38,9 +38,9 @@ from universal_registry.propagation.lane import (
     Position,
     Settlements,
 )
-from universal_registry.propagation.outcome import Accepted, Failed, Outcome
+from universal_registry.propagation.lanes.outcome import Accepted, Failed, Outcome
 from universal_registry.propagation.ports import Envelope
-from universal_registry.propagation.targets import TargetOptions
+from universal_registry.propagation.verbs.targets import TargetOptions
 from universal_registry.registry.catalogue import load_catalogue
 from universal_registry.registry.service import Actor, RegistryService
 from universal_registry.security.cipher import Sealer

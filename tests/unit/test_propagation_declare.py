@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from universal_registry.kernel.errors import AddressRefused, Forbidden, Invalid
 from universal_registry.kernel.ids import NAME_BYTES, check_name
-from universal_registry.propagation.declare import (
+from universal_registry.propagation.routing.route import exact_names
+from universal_registry.propagation.verbs.documents import (
     fitted_name,
     is_url,
     name_for_url,
@@ -16,7 +17,6 @@ from universal_registry.propagation.declare import (
     route_name,
     selector_text,
 )
-from universal_registry.propagation.route import exact_names
 from universal_registry.registry.catalogue import load_catalogue
 from universal_registry.registry.selector import parse_selector
 from universal_registry.security.addresses import Policy, check_url

@@ -10,10 +10,17 @@ import orjson
 import pytest
 
 from universal_registry.log.change import Change, Op
-from universal_registry.propagation.audience import Members
-from universal_registry.propagation.plan import Planned, delivery_id, event_of, plan, plan_backfill, starts_backfill
-from universal_registry.propagation.route import Route, RouteTable, parse_route
-from universal_registry.propagation.target import Target
+from universal_registry.propagation.routing.audience import Members
+from universal_registry.propagation.routing.plan import (
+    Planned,
+    delivery_id,
+    event_of,
+    plan,
+    plan_backfill,
+    starts_backfill,
+)
+from universal_registry.propagation.routing.route import Route, RouteTable, parse_route
+from universal_registry.propagation.routing.target import Target
 from universal_registry.registry.catalogue import load_catalogue
 from universal_registry.registry.record import Record, encode_record
 from universal_registry.security.addresses import Policy

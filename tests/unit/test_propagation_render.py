@@ -13,11 +13,12 @@ from universal_registry.kernel.errors import Corrupt, Refused
 from universal_registry.kernel.settings import RetrySettings, Settings
 from universal_registry.kernel.world import SystemWorld
 from universal_registry.log.change import Change, Op
-from universal_registry.propagation.deliver import Packer, event_of
-from universal_registry.propagation.formats import write_event
+from universal_registry.propagation.messages.formats import write_event
 from universal_registry.propagation.ports import Envelope
-from universal_registry.propagation.target import Target, parse_target, shell_word
+from universal_registry.propagation.routing.target import Target, parse_target
+from universal_registry.propagation.sending.packer import Packer, event_of
 from universal_registry.registry.record import Record, encode_record
+from universal_registry.registry.words import shell_word
 from universal_registry.security.addresses import Policy
 from universal_registry.security.ed25519 import SigningKey
 from universal_registry.security.signing import parse_secret, verify

@@ -8,7 +8,7 @@ import pytest
 
 from universal_registry.kernel.errors import Invalid
 from universal_registry.log.change import Change, Op
-from universal_registry.propagation.route import Route, RouteHistory, RouteTable, full_address, parse_route
+from universal_registry.propagation.routing.route import Route, RouteHistory, RouteTable, full_address, parse_route
 from universal_registry.registry.catalogue import load_catalogue
 from universal_registry.registry.record import Record, encode_record
 from universal_registry.registry.selector import parse_selector

@@ -9,9 +9,8 @@ import pytest
 from msgspec.structs import replace
 
 from universal_registry.kernel.settings import RetrySettings
-from universal_registry.propagation.breaker import LONGEST_OPEN
-from universal_registry.propagation.bucket import Bucket
-from universal_registry.propagation.lane import (
+from universal_registry.propagation.lanes.breaker import LONGEST_OPEN
+from universal_registry.propagation.lanes.lane import (
     Breaker,
     Counters,
     Delivery,
@@ -22,8 +21,9 @@ from universal_registry.propagation.lane import (
     Order,
     Position,
 )
-from universal_registry.propagation.outcome import Accepted, Failed, Outcome, Rejected
-from universal_registry.propagation.settle import Settled, Terms, news, settle
+from universal_registry.propagation.lanes.outcome import Accepted, Failed, Outcome, Rejected
+from universal_registry.propagation.lanes.settle import Settled, Terms, news, settle
+from universal_registry.propagation.lanes.token_bucket import Bucket
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 RETRY = RetrySettings()

@@ -12,10 +12,10 @@ import pytest
 from tests.unit.test_propagation_control import ADMIN, GUEST, NOW, URL, Place, place
 from universal_registry.kernel.errors import AddressRefused, Forbidden, Invalid, NotFound
 from universal_registry.kernel.ids import Key
-from universal_registry.propagation.outcome import Accepted, Failed, Outcome
+from universal_registry.propagation.lanes.outcome import Accepted, Failed, Outcome
 from universal_registry.propagation.ports import Envelope
-from universal_registry.propagation.target_keys import KeyField, drop_ended, parse_overlap
-from universal_registry.propagation.targets import TargetOptions
+from universal_registry.propagation.verbs.target_keys import KeyField, drop_ended, parse_overlap
+from universal_registry.propagation.verbs.targets import TargetOptions
 from universal_registry.security.ed25519 import parse_public_key
 from universal_registry.security.signing import parse_secret, verify
 from universal_registry.security.wire import SEALED_TYPE, open_from_wire, parse_wire_key

@@ -10,8 +10,8 @@ from universal_registry.api.context import Call, Context, body_as, needed
 from universal_registry.api.http import Response, json_response
 from universal_registry.kernel.errors import Invalid, NotFound, UsageError
 from universal_registry.kernel.ids import DEFAULT_NAMESPACE, Key
-from universal_registry.propagation.lane import DeliveryState
-from universal_registry.propagation.modes import MODES, ON_FAILURE
+from universal_registry.propagation.lanes.lane import DeliveryState
+from universal_registry.propagation.routing.modes import MODES, ON_FAILURE
 from universal_registry.registry.words import shown
 
 MOST_DELIVERIES = 1000

@@ -9,8 +9,8 @@ import msgspec
 
 from universal_registry.api.context import Call, Context, body_as
 from universal_registry.api.http import Response, json_response
-from universal_registry.propagation.command import Action
-from universal_registry.propagation.telling import LONGEST
+from universal_registry.propagation.lanes.lane_command import Action
+from universal_registry.propagation.verbs.lane_verbs import LONGEST
 
 
 class TellBody(msgspec.Struct, forbid_unknown_fields=True):

@@ -7,8 +7,8 @@ import msgspec
 from universal_registry.api.context import Call, Context, body_as, needed
 from universal_registry.api.http import Response, json_response
 from universal_registry.kernel.errors import UsageError
-from universal_registry.propagation.lane import Verb
-from universal_registry.propagation.session_verbs import ReplayAsk
+from universal_registry.propagation.lanes.lane import Verb
+from universal_registry.propagation.verbs.sessions import ReplayAsk
 from universal_registry.registry.words import shown
 
 

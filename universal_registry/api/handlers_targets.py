@@ -9,8 +9,8 @@ import msgspec
 from universal_registry.api.context import Call, Context, body_as
 from universal_registry.api.http import Response, json_response
 from universal_registry.kernel.ids import SYSTEM_NAMESPACE
-from universal_registry.propagation.target_keys import KeyField, parse_overlap
-from universal_registry.propagation.targets import TargetOptions
+from universal_registry.propagation.verbs.target_keys import KeyField, parse_overlap
+from universal_registry.propagation.verbs.targets import TargetOptions
 
 DAY = "24h"
 

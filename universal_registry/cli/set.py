@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from universal_registry.cli.assign import build
+from universal_registry.registry.assignment import build, parse_assignment
 from universal_registry.cli.command import Example, command, namespace_option, result_option
 from universal_registry.cli.output import json_text, tell, write
 from universal_registry.cli.records import key_text, kind_of
@@ -65,7 +65,7 @@ def set_(
         if fields:
             from universal_registry.cli.reading import value_text
 
-            built = build(fields, kind_of(asked, kind), value_text)
+            built = build(map(parse_assignment, fields), kind_of(asked, kind), value_text)
             for path in built.exposed:
                 note(
                     f"warning: the value of {path} stood in the command line, which `ps` shows: use {path}=- or =@FILE"

@@ -17,10 +17,10 @@ from universal_registry.log.change import Change
 from universal_registry.observe.denials import Denials
 from universal_registry.observe.health import Health, WorkerState
 from universal_registry.observe.metrics import Gauges
-from universal_registry.propagation.inventory import EngineView, Inventory, take_inventory
-from universal_registry.propagation.lane import WHOLE, Lane, Position
+from universal_registry.propagation.lanes.lane import WHOLE, Lane, Position
+from universal_registry.propagation.lanes.outcome_counts import Tally
 from universal_registry.propagation.ports import LaneCommands, LaneQueries, LaneStore
-from universal_registry.propagation.tally import Tally
+from universal_registry.propagation.views.inventory import EngineView, Inventory, take_inventory
 from universal_registry.registry.consumers import Consumer
 from universal_registry.registry.service import RegistryService
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from universal_registry.kernel.errors import ReadOnlyStore, StorageFull
-from universal_registry.propagation.lane import Counters
+from universal_registry.propagation.lanes.lane import Counters
 
 METRICS = {
     "health.db": "1 when both databases answer, else 0; 0 also after a clean stop.",

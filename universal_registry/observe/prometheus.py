@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from universal_registry import __version__
 from universal_registry.observe.figures import Figures, Stored, TargetFigures
-from universal_registry.propagation.lane import Breaker
-from universal_registry.propagation.tally import CLASSES
+from universal_registry.propagation.lanes.lane import Breaker
+from universal_registry.propagation.lanes.outcome_counts import CLASSES
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric

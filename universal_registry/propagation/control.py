@@ -10,22 +10,22 @@ from universal_registry.kernel.errors import Invalid, NotFound, PreconditionFail
 from universal_registry.kernel.ids import SYSTEM_NAMESPACE, Key
 from universal_registry.kernel.settings import Settings
 from universal_registry.kernel.world import World
-from universal_registry.propagation.arrival import arrivals
-from universal_registry.propagation.command import Action
-from universal_registry.propagation.counterparts import Counterparts, nobody
-from universal_registry.propagation.explain import explain_delivery, explain_record
-from universal_registry.propagation.inventory import EngineView, Inventory, take_inventory
-from universal_registry.propagation.lane import LIVE_STATES, Verb
+from universal_registry.propagation.lanes.lane import LIVE_STATES, Verb
+from universal_registry.propagation.lanes.lane_command import Action
 from universal_registry.propagation.ports import LaneCommands, LaneQueries, LaneStore, SessionStore, Transport
-from universal_registry.propagation.propagate import Propagation, read_ask
-from universal_registry.propagation.session_verbs import ReplayAsk, Resending, tell_session
-from universal_registry.propagation.sessions import all_sessions, one_session
-from universal_registry.propagation.status import status_of
-from universal_registry.propagation.target_keys import KeyField, public_keys, rotate_key, show_key
-from universal_registry.propagation.targets import TargetChange, TargetOptions, add_route
-from universal_registry.propagation.telling import tell_delivery, tell_target
-from universal_registry.propagation.trials import Trial
-from universal_registry.propagation.views import attempt_view, delivery_view, route_view, target_view
+from universal_registry.propagation.routing.counterparts import Counterparts, nobody
+from universal_registry.propagation.verbs.lane_verbs import tell_delivery, tell_target
+from universal_registry.propagation.verbs.propagate import Propagation, read_ask
+from universal_registry.propagation.verbs.sessions import ReplayAsk, Resending, tell_session
+from universal_registry.propagation.verbs.target_keys import KeyField, public_keys, rotate_key, show_key
+from universal_registry.propagation.verbs.target_trials import Trial
+from universal_registry.propagation.verbs.targets import TargetChange, TargetOptions, add_route
+from universal_registry.propagation.views.arrival import arrivals
+from universal_registry.propagation.views.explain import explain_delivery, explain_record
+from universal_registry.propagation.views.inventory import EngineView, Inventory, take_inventory
+from universal_registry.propagation.views.plain import attempt_view, delivery_view, route_view, target_view
+from universal_registry.propagation.views.sessions import all_sessions, one_session
+from universal_registry.propagation.views.status import status_of
 from universal_registry.registry.once import Once
 from universal_registry.registry.record import Record
 from universal_registry.registry.service import Actor, RegistryService

@@ -9,8 +9,7 @@ from typing import Protocol
 import msgspec
 
 from universal_registry.kernel.ids import Key
-from universal_registry.propagation.command import Command
-from universal_registry.propagation.lane import (
+from universal_registry.propagation.lanes.lane import (
     Attempt,
     Counters,
     Delivery,
@@ -20,7 +19,8 @@ from universal_registry.propagation.lane import (
     Settlements,
     Transition,
 )
-from universal_registry.propagation.outcome import Outcome
+from universal_registry.propagation.lanes.lane_command import Command
+from universal_registry.propagation.lanes.outcome import Outcome
 from universal_registry.security.addresses import Policy
 
 

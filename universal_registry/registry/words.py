@@ -63,3 +63,9 @@ def shown(value: object, width: int = 60) -> str:
     """A value for a message: `repr`, shortened to `width` characters."""
     text = repr(value[: width + 1] if isinstance(value, str) else value)
     return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def shell_word(text: str) -> str:
+    """The text as one word of a shell command, for commands that messages show."""
+    plain = all(char.isalnum() or char in "@%+=:,./-_" for char in text) and text.isascii() and not text.startswith("-")
+    return text if plain else "'" + text.replace("'", "'\"'\"'") + "'"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -64,8 +64,8 @@ class Database:
         self._reader: apsw.Connection | None = None
         self._scanner: apsw.Connection | None = None
         self._lock: asyncio.Lock | None = None
-        self._commits = ThreadPoolExecutor(1, thread_name_prefix=f"commit{path.suffixes[0]}")
-        self._scans = ThreadPoolExecutor(1, thread_name_prefix=f"scan{path.suffixes[0]}")
+        self._commits: Executor = ThreadPoolExecutor(1, thread_name_prefix=f"commit{path.suffixes[0]}")
+        self._scans: Executor = ThreadPoolExecutor(1, thread_name_prefix=f"scan{path.suffixes[0]}")
         self._broken: str | None = None
         self._full: str | None = None
 
@@ -268,6 +268,10 @@ class Database:
         if self._broken is None and self._full is not None and _free_bytes(self.path) < _ENOUGH_BYTES:
             return self._full
         return self._broken
+
+    def run_in(self, executor: Executor) -> None:
+        """Run COMMITs and scans there, instead of in two threads of this store. For a store that nobody uses yet."""
+        self._commits = self._scans = executor
 
     def close(self) -> None:
         """Close all connections; the last one folds the WAL into the file."""

@@ -9,8 +9,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from universal_registry.propagation.command import Action, Command
-from universal_registry.propagation.lane import (
+from universal_registry.propagation.lanes.lane import (
     Attempt,
     Backfill,
     Breaker,
@@ -25,6 +24,7 @@ from universal_registry.propagation.lane import (
     Transition,
     WaitsFor,
 )
+from universal_registry.propagation.lanes.lane_command import Action, Command
 
 Row = Sequence[Any]
 _guard = msgspec.json.Decoder(Guard)

@@ -9,7 +9,7 @@ import msgspec
 from universal_registry.kernel.errors import Invalid
 from universal_registry.kernel.ids import Key
 from universal_registry.kernel.settings import SLOW_PHASE, RetrySettings
-from universal_registry.propagation.lane import Delivery, DeliveryState, Settlements
+from universal_registry.propagation.lanes.lane import Delivery, DeliveryState, Settlements
 from universal_registry.propagation.ports import Birth
 
 CRASH_LIMIT = 3

@@ -16,8 +16,7 @@ from universal_registry.kernel.ids import Key
 from universal_registry.kernel.settings import RetrySettings
 from universal_registry.kernel.world import World
 from universal_registry.log.audit import Deed
-from universal_registry.propagation.command import Command
-from universal_registry.propagation.lane import (
+from universal_registry.propagation.lanes.lane import (
     Attempt,
     Counters,
     Delivery,
@@ -27,6 +26,7 @@ from universal_registry.propagation.lane import (
     Settlements,
     Transition,
 )
+from universal_registry.propagation.lanes.lane_command import Command
 from universal_registry.propagation.ports import Birth, Claimed, Depth, Looked
 from universal_registry.storage.audit_postgres import append
 from universal_registry.storage.lane_rows import (

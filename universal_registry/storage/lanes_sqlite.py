@@ -10,8 +10,7 @@ import orjson
 
 from universal_registry.kernel.ids import Key
 from universal_registry.kernel.settings import RetrySettings
-from universal_registry.propagation.command import Command
-from universal_registry.propagation.lane import (
+from universal_registry.propagation.lanes.lane import (
     Attempt,
     Counters,
     Delivery,
@@ -22,6 +21,7 @@ from universal_registry.propagation.lane import (
     Settlements,
     Transition,
 )
+from universal_registry.propagation.lanes.lane_command import Command
 from universal_registry.propagation.ports import Birth, Claimed, Depth, Looked
 from universal_registry.storage.audit_sqlite import append
 from universal_registry.storage.database import Database

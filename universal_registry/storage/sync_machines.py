@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,7 +24,7 @@ from universal_registry.registry.service import Actor, RegistryService
 from universal_registry.security.cipher import Sealer
 from universal_registry.security.keyring import Keyring, new_key
 from universal_registry.storage.registry_sqlite import SqliteRegistry
-from universal_registry.storage.sync_books import Books, Store
+from universal_registry.storage.sync_books import Books, Store, identity_in
 from universal_registry.storage.sync_reviews import Reviews
 from universal_registry.storage.sync_rows import kept_of
 from universal_registry.storage.sync_store import Replica
@@ -83,6 +84,7 @@ class SqliteEngine:
         self._make(folder)
         store = SqliteRegistry.open(_file(folder), self._catalogue, world)
         store.database.execute("PRAGMA synchronous=OFF")
+        store.database.run_in(_AtOnce())
         return store
 
     def _make(self, folder: Path) -> None:
@@ -110,6 +112,18 @@ class SqliteEngine:
 
     def remove(self, folder: Path) -> None:
         shutil.rmtree(folder)
+
+
+class _AtOnce(Executor):
+    """Runs what it is given, and then returns: a thread would cost more than a COMMIT that flushes nothing."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        try:
+            done.set_result(fn(*args, **kwargs))
+        except BaseException as error:  # noqa: BLE001 - the caller's, as from a thread
+            done.set_exception(error)
+        return done
 
 
 def _file(folder: Path) -> Path:
@@ -204,8 +218,9 @@ class Machine:
 
     async def held(self) -> tuple[Identity, dict[Key, State]]:
         async with self._store.sync_view() as view:
+            identity = await identity_in(view)
             kept = [kept_of(row) for row in await view.ask("feed", 0, _MOST_ROWS)]
-        return await self._replica.identity(), {each.key: each.entry.state for each in kept}
+        return identity, {each.key: each.entry.state for each in kept}
 
     async def check(self) -> None:
         await check_registry(self._store, self._store, self._service.event_commitment)

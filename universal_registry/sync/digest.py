@@ -43,7 +43,8 @@ class Tree:
     __slots__ = ("_buckets", "_digests", "_groups", "root_sum")
 
     def __init__(self) -> None:
-        self._digests: list[dict[Key, int]] = [{} for _ in range(BUCKETS)]
+        self._digests: dict[int, dict[Key, int]] = {}
+        """Of the buckets that ever held a record."""
         self._buckets = [0] * BUCKETS
         self._groups = [0] * GROUPS
         self.root_sum = 0
@@ -51,7 +52,7 @@ class Tree:
     def put(self, key: Key, digest: int) -> None:
         """The record's digest is this now; 0: it is not there."""
         bucket = bucket_of(key)
-        held = self._digests[bucket]
+        held = self._digests.setdefault(bucket, {})
         change = digest - held.get(key, 0)
         if digest:
             held[key] = digest
@@ -80,7 +81,7 @@ class Tree:
 
     def items(self, bucket: int) -> dict[Key, str]:
         """The records of a bucket, each with its digest."""
-        return {key: text_of(digest) for key, digest in self._digests[bucket].items()}
+        return {key: text_of(digest) for key, digest in self._digests.get(bucket, {}).items()}
 
     def different_groups(self, theirs: list[str]) -> list[int]:
         """Where the other side's sums are not ours."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from universal_registry.propagation.outcome import Outcome
+from universal_registry.propagation.lanes.outcome import Outcome
+from universal_registry.propagation.lanes.outcome_counts import Tally
 from universal_registry.propagation.ports import Envelope, Transport
-from universal_registry.propagation.tally import Tally
 
 
 class LazyTransport:

@@ -20,7 +20,7 @@ from nats.errors import Error as NatsError
 
 from universal_registry.kernel.errors import AddressRefused, RegistryError
 from universal_registry.kernel.world import World
-from universal_registry.propagation.outcome import Accepted, Failed, Outcome, Rejected
+from universal_registry.propagation.lanes.outcome import Accepted, Failed, Outcome, Rejected
 from universal_registry.propagation.ports import Envelope
 from universal_registry.security.addresses import Policy, Url, check_url
 from universal_registry.transports.net import Resolve, SystemNames, Way, addresses_of, plain, trouble

@@ -13,7 +13,7 @@ from operator import itemgetter
 
 from universal_registry.kernel.errors import AddressRefused, Invalid, RegistryError
 from universal_registry.kernel.world import World
-from universal_registry.propagation.outcome import Accepted, Failed, Outcome, Rejected
+from universal_registry.propagation.lanes.outcome import Accepted, Failed, Outcome, Rejected
 from universal_registry.propagation.ports import Envelope
 from universal_registry.security.addresses import Policy, Url, check_peer, check_url
 from universal_registry.transports.net import (

@@ -14,7 +14,7 @@ import orjson
 
 from universal_registry.kernel.errors import AddressRefused, Invalid
 from universal_registry.kernel.world import World
-from universal_registry.propagation.outcome import Accepted, Failed, Outcome, Rejected
+from universal_registry.propagation.lanes.outcome import Accepted, Failed, Outcome, Rejected
 from universal_registry.propagation.ports import Envelope
 from universal_registry.propagation.streams import IN, OUT, Count
 from universal_registry.security.addresses import Policy, Url, check_peer, check_url

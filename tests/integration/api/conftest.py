@@ -27,8 +27,8 @@ from universal_registry.observe.figures import FiguresReader
 from universal_registry.observe.health import Health, WorkerState, file_taken_away
 from universal_registry.observe.streams import Traffic
 from universal_registry.propagation.control import PropagationControl
-from universal_registry.propagation.lane import Position
-from universal_registry.propagation.tally import Tally
+from universal_registry.propagation.lanes.lane import Position
+from universal_registry.propagation.lanes.outcome_counts import Tally
 from universal_registry.registry.catalogue import load_catalogue
 from universal_registry.registry.consumers import Consumers
 from universal_registry.registry.key_control import KeyControl

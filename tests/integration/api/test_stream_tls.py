@@ -27,7 +27,7 @@ from universal_registry.client.stream import StreamClient
 from universal_registry.kernel.errors import Refused, SettingError
 from universal_registry.kernel.settings import Settings
 from universal_registry.kernel.world import SystemWorld
-from universal_registry.propagation.outcome import Failed
+from universal_registry.propagation.lanes.outcome import Failed
 from universal_registry.propagation.ports import Envelope
 from universal_registry.security.addresses import Policy
 from universal_registry.transports.websocket import WebSocketTransport

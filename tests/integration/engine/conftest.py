@@ -14,9 +14,9 @@ import pytest
 from universal_registry.kernel.ids import Key
 from universal_registry.kernel.settings import RetrySettings, Settings
 from universal_registry.kernel.world import SystemWorld, uuid7_hex
-from universal_registry.propagation.engine import Engine
-from universal_registry.propagation.lane import Lane
-from universal_registry.propagation.outcome import Accepted, Failed, Outcome
+from universal_registry.propagation.engine.engine import Engine
+from universal_registry.propagation.lanes.lane import Lane
+from universal_registry.propagation.lanes.outcome import Accepted, Failed, Outcome
 from universal_registry.propagation.ports import Envelope
 from universal_registry.registry.catalogue import load_catalogue
 from universal_registry.registry.service import Actor, RegistryService

@@ -12,9 +12,9 @@ from universal_registry.observe.denials import Denials
 from universal_registry.observe.figures import FiguresReader
 from universal_registry.observe.health import Health
 from universal_registry.propagation.control import PropagationControl
-from universal_registry.propagation.inventory import UNKNOWN_LAG
-from universal_registry.propagation.lane import WHOLE, Position
-from universal_registry.propagation.tally import Tally
+from universal_registry.propagation.lanes.lane import WHOLE, Position
+from universal_registry.propagation.lanes.outcome_counts import Tally
+from universal_registry.propagation.views.inventory import UNKNOWN_LAG
 
 Stage = Any  # the class of the fixture, which pytest alone can import
 MANY = 3000

@@ -10,9 +10,9 @@ import pytest
 
 from universal_registry.kernel.errors import StorageUnavailable
 from universal_registry.kernel.settings import RetrySettings
-from universal_registry.propagation.command import Action, Command
-from universal_registry.propagation.lane import DeliveryState
-from universal_registry.propagation.outcome import Failed
+from universal_registry.propagation.lanes.lane import DeliveryState
+from universal_registry.propagation.lanes.lane_command import Action, Command
+from universal_registry.propagation.lanes.outcome import Failed
 
 Stage = Any  # the class of the fixture, which pytest alone can import
 

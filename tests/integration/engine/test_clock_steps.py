@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from universal_registry.propagation.lane import DeliveryState, Settlements
+from universal_registry.propagation.lanes.lane import DeliveryState, Settlements
 
 Stage = Any
 HOUR = timedelta(hours=1)

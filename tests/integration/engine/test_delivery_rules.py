@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from universal_registry.kernel.settings import RetrySettings
-from universal_registry.propagation.breaker import may_send
-from universal_registry.propagation.command import Action, Command
-from universal_registry.propagation.lane import Breaker, DeliveryState, Hold
-from universal_registry.propagation.outcome import Failed, Rejected
+from universal_registry.propagation.lanes.breaker import may_send
+from universal_registry.propagation.lanes.lane import Breaker, DeliveryState, Hold
+from universal_registry.propagation.lanes.lane_command import Action, Command
+from universal_registry.propagation.lanes.outcome import Failed, Rejected
 from universal_registry.registry.service import Actor
 
 OPERATOR = Actor("uid:1000", admin=True)

@@ -12,11 +12,11 @@ import pytest
 from universal_registry.kernel.errors import StorageFull
 from universal_registry.kernel.ids import Key
 from universal_registry.kernel.settings import EncryptionSettings, RetrySettings
-from universal_registry.propagation import engine as engine_module
 from universal_registry.propagation.control import PropagationControl
-from universal_registry.propagation.lane import Breaker, DeliveryState
-from universal_registry.propagation.outcome import Failed, Rejected
-from universal_registry.propagation.window import WINDOW
+from universal_registry.propagation.engine.engine import engine as engine_module
+from universal_registry.propagation.engine.window import WINDOW
+from universal_registry.propagation.lanes.lane import Breaker, DeliveryState
+from universal_registry.propagation.lanes.outcome import Failed, Rejected
 from universal_registry.registry.service import Actor
 from universal_registry.security.cipher import Sealer
 from universal_registry.security.keyring import Keyring, new_key

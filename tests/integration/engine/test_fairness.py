@@ -12,8 +12,8 @@ import orjson
 import pytest
 
 from universal_registry.kernel.settings import RetrySettings
-from universal_registry.propagation.lane import Breaker
-from universal_registry.propagation.outcome import Accepted, Failed, Outcome
+from universal_registry.propagation.lanes.lane import Breaker
+from universal_registry.propagation.lanes.outcome import Accepted, Failed, Outcome
 from universal_registry.propagation.ports import Envelope
 from universal_registry.registry.service import Actor
 

@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import Any
 
 from universal_registry.kernel.ids import Key
-from universal_registry.propagation.command import Action
 from universal_registry.propagation.control import PropagationControl
-from universal_registry.propagation.lane import Breaker
+from universal_registry.propagation.lanes.lane import Breaker
+from universal_registry.propagation.lanes.lane_command import Action
 from universal_registry.registry.service import Actor
 
 Stage = Any  # the class of the fixture, which pytest alone can import

@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
 from universal_registry.kernel.settings import RetrySettings
-from universal_registry.propagation.command import Action, Command
-from universal_registry.propagation.lane import DeliveryState
-from universal_registry.propagation.outcome import Accepted, Failed, Outcome, Rejected
+from universal_registry.propagation.lanes.lane import DeliveryState
+from universal_registry.propagation.lanes.lane_command import Action, Command
+from universal_registry.propagation.lanes.outcome import Accepted, Failed, Outcome, Rejected
 from universal_registry.propagation.ports import Envelope
 
 SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)

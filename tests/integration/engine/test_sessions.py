@@ -9,9 +9,9 @@ import pytest
 from universal_registry.kernel.errors import Conflict, Invalid, Malformed, NotFound, Refused, UsageError
 from universal_registry.log.change import Op
 from universal_registry.propagation.control import PropagationControl
-from universal_registry.propagation.lane import Verb
-from universal_registry.propagation.outcome import Rejected
-from universal_registry.propagation.session_verbs import ReplayAsk
+from universal_registry.propagation.lanes.lane import Verb
+from universal_registry.propagation.lanes.outcome import Rejected
+from universal_registry.propagation.verbs.sessions import ReplayAsk
 from universal_registry.registry.service import Actor
 
 Stage = Any  # the class of the fixture, which pytest alone can import
@@ -247,7 +247,7 @@ async def test_a_chain_stops_where_a_hop_was_given_up_and_goes_on(stage: Stage, 
 
 
 def _redrive() -> Any:
-    from universal_registry.propagation.command import Action
+    from universal_registry.propagation.lanes.lane_command import Action
 
     return Action.REDRIVE
 

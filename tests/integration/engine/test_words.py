@@ -11,11 +11,11 @@ import orjson
 import pytest
 
 from universal_registry.kernel.errors import StorageUnavailable
-from universal_registry.propagation import recall
-from universal_registry.propagation.command import Action
 from universal_registry.propagation.control import PropagationControl
-from universal_registry.propagation.lane import DeliveryState, Keep, Verb
-from universal_registry.propagation.outcome import Rejected
+from universal_registry.propagation.engine.engine import session_recall as recall
+from universal_registry.propagation.lanes.lane import DeliveryState, Keep, Verb
+from universal_registry.propagation.lanes.lane_command import Action
+from universal_registry.propagation.lanes.outcome import Rejected
 from universal_registry.registry.service import Actor
 
 Stage = Any  # the class of the fixture, which pytest alone can import

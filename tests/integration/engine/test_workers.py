@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from universal_registry.propagation.window import WINDOW
+from universal_registry.propagation.engine.window import WINDOW
 from universal_registry.runner.ports import Pulse
 from universal_registry.runner.workers import propagation, webhook
 from universal_registry.runner.workers.propagation import PropagationWorker

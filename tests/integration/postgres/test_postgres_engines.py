@@ -17,9 +17,9 @@ from universal_registry.kernel.errors import StorageUnavailable
 from universal_registry.kernel.settings import PostgresSettings, RetrySettings, Settings
 from universal_registry.kernel.world import SystemWorld
 from universal_registry.propagation.control import PropagationControl
-from universal_registry.propagation.engine import Engine
-from universal_registry.propagation.lane import Verb
-from universal_registry.propagation.outcome import Accepted, Failed, Outcome
+from universal_registry.propagation.engine.engine import Engine
+from universal_registry.propagation.lanes.lane import Verb
+from universal_registry.propagation.lanes.outcome import Accepted, Failed, Outcome
 from universal_registry.propagation.ports import Envelope
 from universal_registry.registry.catalogue import load_catalogue
 from universal_registry.registry.service import Actor, RegistryService

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from universal_registry.kernel.errors import NewerStore, ReadOnlyStore, StorageUnavailable
 from universal_registry.kernel.settings import PostgresSettings, RetrySettings
 from universal_registry.kernel.world import SystemWorld
-from universal_registry.propagation.lane import (
+from universal_registry.propagation.lanes.lane import (
     Attempt,
     Backfill,
     Counters,

@@ -162,7 +162,7 @@ def test_a_daemon_without_nats_targets_does_not_load_the_library(
 
 _LOADED = """
 import sys
-import universal_registry.app, universal_registry.runner.daemon, universal_registry.propagation.engine
+import universal_registry.app, universal_registry.runner.daemon, universal_registry.propagation.engine.engine
 import universal_registry.api.server, universal_registry.transports.webhook
 print([name for name in sys.modules if name.partition(".")[0] == "nats"])
 """

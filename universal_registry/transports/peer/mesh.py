@@ -10,9 +10,9 @@ from typing import Any
 
 from universal_registry.kernel.errors import Invalid, RegistryError
 from universal_registry.kernel.ids import SYSTEM_NAMESPACE
-from universal_registry.propagation.modes import MOST_MEMBERS
-from universal_registry.propagation.route import KIND as ROUTE_KIND
-from universal_registry.propagation.route import parse_route
+from universal_registry.propagation.routing.modes import MOST_MEMBERS
+from universal_registry.propagation.routing.route import KIND as ROUTE_KIND
+from universal_registry.propagation.routing.route import parse_route
 from universal_registry.registry.record import Record
 from universal_registry.registry.selector import Selector
 from universal_registry.registry.service import Actor

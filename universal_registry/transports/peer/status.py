@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from universal_registry.propagation.counterparts import Counterpart
+from universal_registry.propagation.routing.counterparts import Counterpart
 from universal_registry.security.pairing import fingerprint
 from universal_registry.sync.identity import Identity
 from universal_registry.sync.pairing import Paired

@@ -1,4 +1,4 @@
--- What protects a target (propagation/lane.py, Guard, as JSON), the order of a lane's rows, and what people tell a lane.
+-- What protects a target (propagation/lanes/lane.py, Guard, as JSON), the order of a lane's rows, and what people tell a lane.
 
 ALTER TABLE propagation.lanes ADD COLUMN guard TEXT NOT NULL DEFAULT '{}';
 ALTER TABLE propagation.lanes ADD COLUMN ordering TEXT COLLATE "C" NOT NULL DEFAULT 'per-key'

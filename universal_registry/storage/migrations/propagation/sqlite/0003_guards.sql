@@ -1,4 +1,4 @@
--- What protects a target (propagation/lane.py, Guard, as JSON), the order of a lane's rows, and what people tell a lane.
+-- What protects a target (propagation/lanes/lane.py, Guard, as JSON), the order of a lane's rows, and what people tell a lane.
 
 ALTER TABLE lanes ADD COLUMN guard TEXT NOT NULL DEFAULT '{}';
 ALTER TABLE lanes ADD COLUMN ordering TEXT NOT NULL DEFAULT 'per-key'

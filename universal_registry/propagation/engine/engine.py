@@ -1,0 +1,400 @@
+"""The propagation engine: plans windows of the log, hands out attempts, settles what came of them.
+
+It holds what is under way in memory and nothing that would be missed: after a kill, the log, the lanes' positions and
+the rows say all. The runner lends it time: `plan` after each wake-up, `take` and `run` for attempts, `settle` for the
+one commit of each tick.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+
+from msgspec.structs import replace
+
+from universal_registry.kernel.errors import StorageUnavailable
+from universal_registry.kernel.settings import Settings
+from universal_registry.log.change import Change
+from universal_registry.propagation.engine.claims import Claims
+from universal_registry.propagation.engine.clock_steps import ClockSteps
+from universal_registry.propagation.engine.dispatcher import Dispatcher
+from universal_registry.propagation.engine.lane_commands import Obedience
+from universal_registry.propagation.engine.outbox import Outbox
+from universal_registry.propagation.engine.planner import AT_ONCE, Planner
+from universal_registry.propagation.engine.roster import Roster
+from universal_registry.propagation.engine.session_states import Progress
+from universal_registry.propagation.engine.session_steps import Conduct
+from universal_registry.propagation.engine.window import WAITS, Job, LaneRun
+from universal_registry.propagation.lanes.breaker import may_send
+from universal_registry.propagation.lanes.lane import Position
+from universal_registry.propagation.lanes.outcome import Failed, Outcome
+from universal_registry.propagation.lanes.settle import news, settle
+from universal_registry.propagation.ports import PropagationStore, Transport
+from universal_registry.propagation.routing.plan import event_of
+from universal_registry.propagation.routing.topology import Topology
+from universal_registry.propagation.sending.attempt import Sender
+from universal_registry.propagation.sending.event_gaps import gap_before
+from universal_registry.propagation.sending.packer import Packer
+from universal_registry.registry.service import RegistryService
+
+TICK = 1.0
+_FLUSH_SECONDS = 5.0
+_FLUSHED_A_SECOND = 200  # lanes that have nothing to do and move all the same: many of them are stored less often
+_LOOK_EVERY = timedelta(seconds=1)
+
+
+class Engine:
+    """One daemon's engine. Not safe for several loops; its methods interleave only at their awaits."""
+
+    def __init__(
+        self,
+        service: RegistryService,
+        store: PropagationStore,
+        transports: Mapping[str, Transport],
+        settings: Settings,
+        *,
+        shared: bool = False,
+    ) -> None:
+        """`shared`: other daemons may use the same stores; lanes are then held by leases."""
+        self._service = service
+        self._world = service.world
+        self._store = store
+        self._settings = settings
+        self._outbox = Outbox()
+        self._committing = False
+        self._refused = False
+        self._topology = Topology(service)
+        packer = Packer(service.world, lambda: service.signing_key, settings)
+        self._sender = Sender(service, self._topology.routes, transports, packer)
+        self._progress = Progress(self._outbox, self._topology.gate)
+        self._conduct = Conduct(service.world, store, self._topology.gate, self._progress)
+        most_rows = settings.rows_per_lane
+        self._planner = Planner(service, store, self._topology, self._outbox, most_rows, self._event_planned)
+        self._roster = Roster(service, store, self._topology, self._outbox, shared=shared)
+        self._runs = self._roster.runs
+        self._stirred = self._roster.stirred
+        self._dispatch = Dispatcher(service.world, settings, self._runs, self._stirred)
+        self._claims = Claims(store, self._dispatch, self._topology.gate, self._outbox)
+        self._obedience = Obedience(service, store, self._runs, self._outbox)
+        self._finished: deque[tuple[Job, Outcome]] = deque()
+        self._storing = 0
+        self._followed = 0
+        self._stale = False
+        self._told = True
+        self._looked_at = service.world.now()
+        self._clock, self._commits = ClockSteps(self._looked_at), 0
+        self._head = 0
+        self._incarnation = ""
+        self._flushed_at = 0.0
+        self._news: Callable[..., None] = _nothing
+        self._wake: Callable[[], None] = _nothing
+        self._ready: Callable[[], None] = _nothing
+        self._wake_planner: Callable[[], None] = _nothing
+
+    # --- life ------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take over the lanes, and load targets, routes and sessions."""
+        now = self._world.now()
+        lanes = await self._roster.claim()
+        head = await self._service.log.head()
+        self._incarnation = self._sender.incarnation = head.incarnation
+        self._followed = head.revision
+        await self._topology.load()
+        sessions = await self._store.sessions()
+        self._progress.load(sessions)
+        self._conduct.start(sessions, now)
+        await self._store.rebase(now)
+        for lane in lanes:
+            await self._roster.adopt(lane)
+            self._conduct.gained(lane.lane_id)
+        self._roster.after_clock_step(now, self._settings.retry, seen=False)
+        self._flushed_at = self._world.monotonic()
+        await self._refresh(now)
+        await self._commit()
+
+    def on_wake(self, callback: Callable[[], None]) -> None:
+        """Call this when there may be something to settle, and then to take."""
+        self._wake = callback
+
+    def on_ready(self, callback: Callable[[], None]) -> None:
+        """Call this when there may be something to take that waits for no settling."""
+        self._ready = callback
+
+    def on_news(self, callback: Callable[..., None]) -> None:
+        """Call this with a name and fields when something happened that somebody may have to look at."""
+        self._news = callback
+
+    def on_plan(self, callback: Callable[[], None]) -> None:
+        """Call this when there may be something to plan that no commit of the registry announces."""
+        self._wake_planner = callback
+
+    def apply(self, settings: Settings) -> None:
+        """Use other settings from now on."""
+        self._settings = settings
+        self._sender.packer.apply(settings)
+        self._dispatch.settings = settings
+        self._planner.rows_per_lane = settings.rows_per_lane
+
+    async def stop(self) -> None:
+        """Store what is finished, and give back the rows that were claimed and not sent, and the lanes."""
+        self._flushed_at = float("-inf")
+        await self.settle()  # may claim too: what is under way below the furthest finished line gets its row here
+        for run in self._runs.values():
+            if run.claimed:
+                self._outbox.rows(run.claimed.values())
+                self._outbox.lane(run.lane)
+        await self._commit()
+        await self._roster.leave()
+
+    # --- planning --------------------------------------------------------------------------------------------------
+
+    async def plan(self) -> bool:
+        """Follow the log and fill the windows. True: there is more to plan at once."""
+        gained = await self._roster.claim() if self._roster.claim_due else ()
+        self._head = (await self._service.log.head()).revision
+        now = self._world.now()
+        await self._follow()
+        for lane in gained:
+            await self._roster.adopt(lane)
+            self._conduct.gained(lane.lane_id)
+            self._stale = True
+        if self._stale:
+            await self._refresh(now)
+        await self._look_up(now)
+        more = await self._conduct.turn(self._runs, now)
+        more |= await self._planner.plan(self._runs.values(), self._followed, self._incarnation)
+        await self._claims.look(self._stirred.rowed, now)
+        if self._planner.took_news():  # not for what could not be taken a moment ago: nobody would get to rest
+            self._ready()
+        if self._outbox or self._stirred.parked:
+            self._wake()
+        return more or self._roster.claim_due
+
+    async def _look_up(self, now: datetime) -> None:
+        """Has somebody told a lane something? Has the clock gone back?"""
+        step = self._clock.look(now, self._commits, unstored=bool(self._outbox) or self._committing)
+        if step is not None and step.seconds:
+            self._news("the clock went back", seconds=step.seconds)
+        if step is not None:
+            await self._store.rebase(now)
+            self._roster.after_clock_step(now, self._settings.retry, seen=True)
+        if self._told or not timedelta(0) <= now - self._looked_at < _LOOK_EVERY:
+            self._told, self._looked_at = False, now
+            if await self._obedience.obey(self._news):
+                self._progress.lanes_moved(list(self._roster.by_address), self._roster.by_address, now)
+
+    async def _follow(self) -> None:
+        """Read what is new about targets and routes. When something about them changed, the lanes are stale."""
+        while self._followed < self._head:
+            lines = await self._service.log.changes(self._followed, AT_ONCE)
+            if not lines:  # the log ends before the head that was seen: whoever plans next looks again
+                return
+            self._planner.offer(self._followed, lines)
+            for change in lines:
+                self._stale = self._topology.follow(change) or self._stale
+                self._followed = change.revision
+
+    async def _refresh(self, now: datetime) -> None:
+        """Bring lanes and sessions in line with the targets and routes in force."""
+        self._roster.refresh(await self._service.log.head())
+        self._progress.routes(self._topology.routes.current().routes, self._topology.meant, now)
+        self._progress.lanes_moved(list(self._roster.by_address), self._roster.by_address, now)
+        self._stale = False
+
+    def _event_planned(self, change: Change) -> None:
+        event = event_of(change)
+        source = f"session {event.of}" if event.of else str(change.key)
+        self._progress.begun(source, event, change.revision, self._world.now())
+
+    # --- sending ---------------------------------------------------------------------------------------------------
+
+    def take(self) -> list[Job]:
+        """Attempts that may start now, within the limits; each must be run. Lanes take turns."""
+        if self._refused or not self._roster.holds:
+            return []
+        return self._dispatch.take(len(self._finished) + self._storing)
+
+    async def run(self, job: Job) -> None:
+        """Make one attempt. What the target does becomes an outcome; only a fault of our own is raised, after it has
+        become one too. While the stores do not answer the attempt is still to be made."""
+        outcome: Outcome | None = None
+        try:
+            change = job.fresh.change if job.fresh else None
+            gap = await gap_before(self._store, job.run.lane, job.delivery)
+            outcome = await self._sender.send(job.run.target, job.delivery, change, gap)
+        except StorageUnavailable as error:
+            self._dispatch.put_back(job, self._topology.gate.judged)
+            self._news("a delivery cannot be read", target=job.run.target.address, reason=str(error))
+        except Exception as error:
+            outcome = Failed(reason=f"a fault of ours: {type(error).__name__}", status=None, milliseconds=0.0)
+            raise
+        finally:
+            if outcome is not None:
+                self._finished.append((job, outcome))
+            self._dispatch.end(job)
+
+    # --- settling --------------------------------------------------------------------------------------------------
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether a commit is due."""
+        return bool(self._finished or self._outbox or self._stirred.parked) or self._flush_due
+
+    @property
+    def _flush_due(self) -> bool:
+        return self._world.monotonic() - self._flushed_at >= max(_FLUSH_SECONDS, len(self._runs) / _FLUSHED_A_SECOND)
+
+    async def settle(self) -> None:
+        """One commit of everything finished since the last. Raises StorageUnavailable: then nothing more is handed out,
+        what is known stays in memory, and the next call tries again."""
+        now = self._world.now()
+        moved: list[LaneRun] = []
+        self._storing = 0
+        while self._finished:
+            job, outcome = self._finished.popleft()
+            if self._runs.get(job.run.lane.lane_id) is job.run:  # not of a lane that was dropped meanwhile
+                self._settle_one(job.run, job, outcome, now)
+                moved.append(job.run)
+                job.run.storing += 1
+                self._storing += 1
+        moved += self._stirred.parked
+        if self._flush_due:
+            moved += [run for run in self._runs.values() if run.scanned.position != run.lane.position]
+            self._flushed_at = self._world.monotonic()
+            self._topology.forget_before(self._roster.oldest - 1, self._roster.backfills)
+        runs = dict.fromkeys(moved)
+        for run in runs:
+            self._move(run, now)
+        self._progress.lanes_moved([run.target.address for run in runs], self._roster.by_address, now)
+        try:
+            await self._commit()
+        finally:
+            self._storing = 0
+            for run in runs:
+                run.storing = 0
+
+    def _settle_one(self, run: LaneRun, job: Job, outcome: Outcome, now: datetime) -> None:
+        settled = settle(
+            run.lane,
+            job.delivery,
+            outcome,
+            self._dispatch.terms(run),
+            now=now,
+            chance=self._world.chance(),
+            probe=job.probe,
+        )
+        for event, fields in news(run.lane, settled):
+            self._news(event, target=run.target.address, **fields)
+        run.lane = settled.lane
+        if settled.delivery is None and job.fresh is None:
+            self._outbox.delivered(job.delivery)
+        # What failed of a session that is paused or ended meanwhile is not tried again.
+        left = settled.delivery and self._topology.gate.judged(settled.delivery)
+        run.finish(job, left)
+        self._outbox.attempt(settled.attempt, settled.counters)
+
+    def _move(self, run: LaneRun, now: datetime) -> None:
+        """Let the lane's stored position follow; what cannot be sent meanwhile goes into rows."""
+        if run.closed(now):
+            run.park(run.ready, WAITS)
+        mark, rows = run.commit_point()
+        self._stirred.parked.pop(run, None)
+        run.lane = replace(run.lane, position=mark.position, hash8=mark.hash8, backfill=mark.backfill)
+        self._outbox.rows(rows)
+        self._outbox.lane(run.lane)
+
+    async def _commit(self) -> None:
+        if self._committing or not self._outbox:
+            return
+        outbox, self._committing = self._outbox, True
+        claims = [(run, run.claiming) for run in self._stirred.rowed if run.claiming]
+        self._replace_outbox(Outbox(outbox))
+        settlements = outbox.settlements()
+        try:
+            await self._store.apply(settlements)
+            self._refused = False
+            self._commits += 1
+        except BaseException:  # a cancelled commit too: what it held must not be forgotten
+            self._refused = True
+            self._replace_outbox(outbox.followed_by(self._outbox))
+            raise
+        finally:
+            self._committing = False
+            self._outbox.before = None
+        self._roster.stored(settlements.lanes)
+        self._conduct.stored(settlements)
+        for run, rows in claims:
+            run.claims_stored(rows, self._topology.gate.judged)
+        for lane_id, delivery_id in settlements.removed:
+            if lane_id in self._runs:
+                self._runs[lane_id].leaving.discard(delivery_id)
+        changed = {row.lane_id for row in settlements.upserts} | {lane_id for lane_id, _ in settlements.removed}
+        for run in [self._runs[lane_id] for lane_id in changed if lane_id in self._runs]:
+            run.rows_changed, run.row_version = True, run.row_version + 1  # what is being read of them is older
+        stored = [self._runs[lane.lane_id] for lane in settlements.lanes if lane.lane_id in self._runs]
+        if self._roster.claim_due or any(self._is_behind(run) for run in stored):
+            self._wake_planner()
+
+    def _is_behind(self, run: LaneRun) -> bool:
+        """Whether planning may find something to do for the lane, now that it was stored."""
+        return (run.rows > 0 and run.rows_changed) or (
+            self._planner.lags(run, self._followed) and self._planner.has_room(run)
+        )
+
+    def _replace_outbox(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._progress.outbox = self._planner.outbox = self._roster.outbox = outbox
+        self._claims.outbox = self._obedience.outbox = outbox
+
+    # --- what people ask -------------------------------------------------------------------------------------------
+
+    def next_wake(self) -> float:
+        """Seconds until something may be due, at most a tick."""
+        now = self._world.now()
+        times = self._dispatch.next_times()
+        if self._claims.next_due is not None:
+            times.append(self._claims.next_due)
+        return max(0.0, min([TICK, *((moment - now).total_seconds() for moment in times)]))
+
+    def look(self) -> None:
+        """There may be a command to obey."""
+        self._told = True
+        self._wake_planner()
+
+    def lag(self) -> int:
+        """Planned lines without a row, and revisions that lanes have not looked at to their end."""
+        return sum(run.unfinished + self._planner.lag(run, self._head) for run in self._runs.values())
+
+    def under_way(self) -> dict[str, int]:
+        """Lane id -> how many attempts of it are under way."""
+        return {lane_id: len(run.flight) for lane_id, run in self._runs.items()}
+
+    def positions(self) -> dict[str, Position]:
+        """Lane id -> how far it has come, where that is further than what is stored."""
+        if self._outbox or self._committing:
+            return {}
+        return {
+            lane_id: run.scanned.position
+            for lane_id, run in self._runs.items()
+            if not run.unfinished and not run.is_parked and run.scanned.backfill is None
+        }
+
+    @property
+    def idle(self) -> bool:
+        """Whether all that the log asks for is delivered or stands in a row that is not due, and is stored."""
+        now = self._world.now()
+        busy = self._finished or self._outbox or self._committing or self._dispatch.under_way or self._conduct.busy
+        return not busy and all(self._is_idle(run, now) for run in self._runs.values())
+
+    def _is_idle(self, run: LaneRun, now: datetime) -> bool:
+        if run.unfinished or run.claimed or run.is_parked:
+            return False
+        if run.rows and run.rows_changed and not run.target.held and not may_send(run.lane, now):
+            return False  # a row may have become due, and nobody has looked yet
+        return not self._planner.has_room(run) or not self._planner.lags(run, max(self._head, self._followed))
+
+
+def _nothing(*_: object, **__: object) -> None:
+    """Nobody listens yet."""

@@ -1,0 +1,1 @@
+"""One attempt: read the line, write it for the format, seal, sign, hand it to a transport."""

@@ -1,0 +1,1 @@
+"""What people say: targets, routes, sessions, and words to lanes."""

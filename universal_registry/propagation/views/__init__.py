@@ -1,0 +1,1 @@
+"""What people are told: one reading of everything, as plain data."""
