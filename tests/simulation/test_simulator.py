@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,27 +13,33 @@ import pgserver
 import pytest
 from simulated_postgres import PostgresEngine
 
+from universal_registry.kernel.ids import Key
 from universal_registry.registry.catalogue import load_catalogue
 from universal_registry.storage import sync_store
-from universal_registry.storage.sync_machines import SqliteEngine, Workshop
-from universal_registry.sync import ledger, mending, merge
+from universal_registry.storage.sync_machines import SqliteEngine, Workshop, catalogue_of_simulation
+from universal_registry.sync import ledger, mending, merge, session
+from universal_registry.sync.audience import Reach
+from universal_registry.sync.greeting import Link
 from universal_registry.sync.identity import Renewal
 from universal_registry.sync.oracle import Violation
 from universal_registry.sync.simulator import Report, Simulation, simulate
 from universal_registry.sync.simworld import Machines
 from universal_registry.sync.version import State, Vector, Version, covers
 
-CATALOGUE = load_catalogue()
-SEEDS = 300
-"""`ureg selftest sync --seeds 1000` runs more of them."""
-PER_TEST = 50
+CATALOGUE = catalogue_of_simulation(load_catalogue())
+SEEDS = 1000
+"""`ureg selftest sync --seed 1000 --seeds 5000` runs others."""
+PER_TEST = 25
 POSTGRES_SEEDS = 3
 MOST_MUTANT_SEEDS = 200
+_MEMORY = Path("/dev/shm")
 
 
 @pytest.fixture
-def machines(tmp_path: Path) -> Workshop:
-    return Workshop(tmp_path, SqliteEngine(tmp_path / "template.db", CATALOGUE), CATALOGUE)
+def machines(tmp_path: Path) -> Iterator[Workshop]:
+    """In memory where that can be: a run makes and removes some dozen files."""
+    with tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else tmp_path) as folder:
+        yield Workshop(Path(folder), SqliteEngine(Path(folder) / "template.db", CATALOGUE), CATALOGUE)
 
 
 async def _simulate(seeds: range, machines: Machines) -> None:
@@ -176,6 +183,16 @@ def no_comparison(*_: Any) -> list[Any]:
     return []
 
 
+def no_audience(reach: Reach, key: Key) -> bool:
+    """Nodes pass on what the next one may not have."""
+    return reach.within.covers(key)
+
+
+def whole_without_all(link: Link, theirs: tuple[str, ...], ours: tuple[str, ...]) -> bool:
+    """A link that leaves something out shares vectors all the same."""
+    return theirs == ours == (link.text,)
+
+
 class Mutant(NamedTuple):
     """`first`: a seed that shows it, where few do."""
 
@@ -191,7 +208,7 @@ MUTANTS = {
     "same epoch": Mutant(sync_store, "renewed", same_epoch),
     "same store id": Mutant(sync_store, "renewed", same_store),
     "restores unnoticed": Mutant(sync_store, "renewal_at_start", no_marker),
-    "no floor": Mutant(sync_store.Replica, "feed", no_floor, first=205),
+    "no floor": Mutant(sync_store.Replica, "feed", no_floor, first=308),
     "last writer wins": Mutant(ledger, "merged", last_writer_wins),
     "local order": Mutant(merge, "in_order", local_order),
     "keep what was replaced": Mutant(ledger, "merged", keep_what_was_replaced),
@@ -202,6 +219,8 @@ MUTANTS = {
     "deletion keeps fields": Mutant(ledger, "deleted", delete_keeps_fields),
     "write beside": Mutant(ledger, "written", write_beside),
     "no comparison": Mutant(mending, "narrowed", no_comparison, first=128),
+    "no audience": Mutant(Reach, "covers", no_audience),
+    "whole without all": Mutant(session, "is_whole", whole_without_all),
 }
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from universal_registry.cli.command import Command, Example, Group, output_option, result_option
+from universal_registry.cli.command import Command, Example, Group, answer_option, output_option, result_option
 from universal_registry.cli.grid import escaped
-from universal_registry.cli.output import Column, Shape, emit, json_text, tell, write
+from universal_registry.cli.output import Column, Shape, emit, json_text, tell, told_in_words, write, write_value
 from universal_registry.cli.session import Session, note, session
 from universal_registry.client.http import daemon_addresses, quote
 from universal_registry.kernel.errors import UsageError
@@ -31,6 +31,7 @@ _SHAPE = Shape(
         Column("SCOPE", _scope),
         Column("NODE", "node", whole=True),
         Column("BEHIND", "behind"),
+        Column("LAG", "lag"),
         Column("CONFLICTS", "conflicts"),
         Column("SEEN", "seen_at"),
         Column("WHY", "reason"),
@@ -140,13 +141,13 @@ def ls(output: str) -> None:
 
 
 @peer.command("status", cls=Command, examples=(Example("ureg peer status"), Example("ureg peer status -o json")))
-@click.option("-o", "--output", type=click.Choice(("text", "json")), default="text", help="The form.")
+@answer_option()
 def status(output: str) -> None:
     """Whether all peers hold the same, with the proof: one root, on all of them."""
     with session() as asked:
         found = _status(asked)
-    if output == "json":
-        write(json_text(found, indent=2))
+    if not told_in_words(output):
+        write_value(found, output)
         return
     if found["node"] is None:
         note("no peers: ureg peer invite")
@@ -157,15 +158,21 @@ def status(output: str) -> None:
         clock = each["clock_offset_ms"]
         clock_told = f", clock {clock / 1000:+.1f} s" if clock is not None and abs(clock) >= 1000 else ""
         write(escaped(f"  {each['peer']}: {each['state']}{why}; behind by {each['behind']}{clock_told}"))
+    for each in found["origins"]:
+        if each["lag"]:
+            write(
+                escaped(f"  {each['peer'] or each['node']}: {each['lag']} of its changes are elsewhere, not here yet")
+            )
     for name, fault in found["faults"].items():
         note(f"{name}: {fault}")
 
 
 def verdict(found: dict[str, Any]) -> str:
-    """Convergence in one line."""
+    """Convergence in one line: the root of what all hold, or those of what each link is about."""
     on = f"{found['in_sync']} of {found['members']}"
     if found["converged"]:
-        return f"in sync: root {found['root'][:_ROOT_SHOWN]}... on {on}"
+        roots = dict.fromkeys(each["root"] for each in found["items"])
+        return f"in sync: root {', '.join(f'{root[:_ROOT_SHOWN]}...' for root in roots)} on {on}"
     return f"not in sync: {on} hold the same as node {found['node']}"
 
 
@@ -183,6 +190,38 @@ def rm(name: str) -> None:
     with session() as asked:
         asked.request("DELETE", f"{_PATH}/{quote(name)}")
     tell(f"{name} removed; the other side keeps trying until you remove this registry there")
+
+
+@peer.command(
+    "audience",
+    cls=Command,
+    examples=(
+        Example("ureg peer audience namespace=payroll here north", "they alone may have these records"),
+        Example("ureg peer audience namespace=payroll --all", "all may have them again"),
+        Example("ureg peer audience", "what is set"),
+    ),
+)
+@click.argument("scope", required=False)
+@click.argument("members", nargs=-1, metavar="[NAME...]")
+@click.option("--all", "everybody", is_flag=True, help="All may have them again.")
+def audience(scope: str | None, members: tuple[str, ...], *, everybody: bool) -> None:
+    """Who may have which records, by kind, namespace and name: peers by name or node, and this registry as `here`.
+
+    They go to nobody else, and nobody else passes them on. What others have already stays there. Set the same on all
+    nodes: those with other audiences are not talked to.
+    """
+    if scope is not None and bool(members) == everybody:
+        raise UsageError("say who may have it, or --all", hint="ureg peer audience namespace=payroll here north")
+    with session() as asked:
+        if scope is None:
+            found = _status(asked)["audiences"]
+        else:
+            body = {"scope": scope, "members": list(members)}
+            found = asked.request("PUT", f"{_PATH}/audiences", json=body).json()["audiences"]
+    for text, nodes in found.items():
+        write(escaped(f"{text}: {', '.join(nodes)}"))
+    if not found:
+        note("every peer may have every record in its scope")
 
 
 def _word(name: str, help_text: str, done: str) -> click.Command:

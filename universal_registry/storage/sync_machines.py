@@ -19,7 +19,6 @@ from universal_registry.kernel.ids import Key
 from universal_registry.registry.catalogue import Catalogue
 from universal_registry.registry.check import check_registry
 from universal_registry.registry.ports import LogReader
-from universal_registry.registry.selector import Selector
 from universal_registry.registry.service import Actor, RegistryService
 from universal_registry.security.cipher import Sealer
 from universal_registry.security.keyring import Keyring, new_key
@@ -30,8 +29,8 @@ from universal_registry.storage.sync_rows import kept_of
 from universal_registry.storage.sync_store import Replica
 from universal_registry.storage.writer import Batch, GroupWriter
 from universal_registry.sync.identity import Identity, Renewal
-from universal_registry.sync.ports import Applied, Digests, Feed, Peer
-from universal_registry.sync.simworld import Dice, SimWorld, Spec
+from universal_registry.sync.ports import Applied, Digests, Feed, Keys, Peer
+from universal_registry.sync.simworld import KEYS, Dice, SimWorld, Spec
 from universal_registry.sync.version import Known, State, Vector
 
 _CLUSTER = "simulation"
@@ -39,6 +38,13 @@ _EVERYTHING = ""
 _SOMEBODY = Actor("uid:1000", admin=True)
 _CLASSIFICATION = "ApiService"
 _MOST_ROWS = 1000
+
+
+def catalogue_of_simulation(catalogue: Catalogue) -> Catalogue:
+    """The part of the product's catalogue that the simulator writes: a store of one kind opens five times as fast."""
+    return Catalogue(
+        kinds={name: catalogue.kinds[name] for name in {key.kind for key in KEYS}}, source=catalogue.source
+    )
 
 
 class OpenStore(Store, LogReader, Protocol):
@@ -239,7 +245,7 @@ class Machine:
     async def forget_peer(self, node: str) -> None:
         await self._replica.forget_peer(node)
 
-    async def feed(self, scope: Selector, after: int, seen: Vector, max_bytes: int) -> Feed:
+    async def feed(self, scope: Keys, after: int, seen: Vector, max_bytes: int) -> Feed:
         return await self._replica.feed(scope, after, seen, max_bytes)
 
     async def states(self, keys: Sequence[Key]) -> tuple[list[Known], Vector]:
@@ -250,7 +256,7 @@ class Machine:
         self.took(records, joins)
         return applied
 
-    async def digests(self, scope: Selector, after: int) -> Digests:
+    async def digests(self, scope: Keys, after: int) -> Digests:
         return await self._replica.digests(scope, after)
 
     async def renew(self, why: Renewal) -> Identity:

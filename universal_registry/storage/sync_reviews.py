@@ -49,6 +49,11 @@ class Reviews:
             rows = await view.ask("to_review", *(after or ("", "", "")), limit)
         return [_review(identity, kept_of(row)) for row in rows]
 
+    async def keys(self, limit: int) -> list[Key]:
+        """Which those are, of all: an index says so."""
+        async with self._books.store.sync_view() as view:
+            return [Key(*row) for row in await view.ask("keys_to_review", limit)]
+
     async def review(self, key: Key) -> Review | None:
         """One record. None: nothing is known of it."""
         async with self._books.store.sync_view() as view:

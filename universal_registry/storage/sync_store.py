@@ -29,8 +29,9 @@ from universal_registry.storage.sync_rows import (
 )
 from universal_registry.storage.writer import Batch
 from universal_registry.sync import ledger
+from universal_registry.sync.audience import with_audience
 from universal_registry.sync.identity import Identity, Marker, Renewal, renewal_at_start, renewed
-from universal_registry.sync.ports import Applied, Digests, Feed, Peer
+from universal_registry.sync.ports import Applied, Digests, Feed, Keys, Peer
 from universal_registry.sync.projection import leaves_of
 from universal_registry.sync.version import NOTHING, Known, Vector, is_seen
 
@@ -94,6 +95,22 @@ class Replica:
         self._boot, self._given, self._marked = identity.boot, identity.feed, -1
         self._mark()
         return identity
+
+    async def audience(self, scope: str, members: Sequence[str], actor: str) -> Identity:
+        """Only these nodes may have the records of the scope from now on; none: all may. Audited. Raises NotFound,
+        Invalid."""
+        self._books.selector(scope)
+
+        async def work(batch: Batch) -> Identity:
+            tables = batch.sync_tables()
+            before = await identity_in(tables)
+            identity = replace(before, audiences=with_audience(before.audiences, scope, members))
+            await tables.run_each("put_identity", [row_of_identity(identity)])
+            what = {"scope": scope, "members": list(identity.audiences.get(scope, ()))}
+            await tables.record([deed(self._books.world, actor, "peer.audience", f"node {identity.node}", **what)])
+            return identity
+
+        return await self._books.writer.within(work)
 
     async def _enrol(self, tables: SyncTables, identity: Identity, scopes: Sequence[str]) -> Identity:
         """Versions for the records that have none. Nobody else writes: the transaction holds the head."""
@@ -220,7 +237,8 @@ class Replica:
         async def work(batch: Batch) -> None:
             tables = batch.sync_tables()
             kept = {each.node: each for each in map(peer_of, await tables.ask("peers"))}.get(peer.node)
-            place = {"store": kept.store, "cursor": kept.cursor} if kept else {"store": "", "cursor": 0}
+            found = kept or Peer(node=peer.node)
+            place = {"store": found.store, "cursor": found.cursor, "audiences": found.audiences}
             made = replace(peer, **place)
             if made != kept:
                 await tables.run_each("put_peer", [row_of_peer(made)])
@@ -235,7 +253,7 @@ class Replica:
 
         await self._books.writer.within(work)
 
-    async def feed(self, scope: Selector, after: int, seen: Vector, max_bytes: int) -> Feed:
+    async def feed(self, scope: Keys, after: int, seen: Vector, max_bytes: int) -> Feed:
         """What changed in the scope behind a position, without what `seen` covers, from one state."""
         records: list[Known] = []
         size = looked = 0
@@ -274,7 +292,7 @@ class Replica:
         self._mark()
         return [Known(key, kept[key].entry.state if key in kept else NOTHING) for key in keys], identity.vector
 
-    async def digests(self, scope: Selector, after: int) -> Digests:
+    async def digests(self, scope: Keys, after: int) -> Digests:
         """The digests of what changed in the scope behind a position, a part of them at a time."""
         async with self._books.store.sync_view() as view:
             rows = await view.ask("digests", after, _MOST_DIGESTS)

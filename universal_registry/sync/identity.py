@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from universal_registry.sync.audience import Audiences
 from universal_registry.sync.version import Vector
 
 ID_DIGITS = 8
@@ -21,8 +22,8 @@ ID_DIGITS = 8
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
     """The row that says who this registry is. `feed`: the last position given; every write takes the next one, so it
     is the number of dots, too. `floor`: below it tombstones were purged. `stamp`: the last one given. `tracked`: the
-    selectors of the records that have versions; `vector`: what was seen of them. `policies`: by kind. `boot`: the nonce
-    of this run (changes with each start)."""
+    selectors of the records that have versions; `vector`: what was seen of them. `policies`: by kind. `audiences`: who
+    may have what (`audience.py`). `boot`: the nonce of this run (changes with each start)."""
 
     node: str
     epoch: str
@@ -34,6 +35,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     stamp: int = 0
     tracked: tuple[str, ...] = ()
     policies: dict[str, str] = {}
+    audiences: Audiences = {}
     vector: Vector = {}
 
     @property

@@ -67,9 +67,11 @@ class Oracle:
                 self._known_dots.discard((write.key, write.path, write.dot))
 
     def settled_by(self, known: frozenset[int]) -> frozenset[int]:
-        """These writes, with those that they replaced, and removals, which may have been purged."""
+        """These writes, with removals, which may have been purged, and all that any of them replaced, and those in
+        turn: from the newest on, for a write only replaces earlier ones."""
         settled = set(known)
-        for number, write in enumerate(self.writes):
+        for number in range(len(self.writes) - 1, -1, -1):
+            write = self.writes[number]
             if write.gone:
                 settled.add(number)
             if number in settled:

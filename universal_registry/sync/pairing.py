@@ -20,6 +20,8 @@ from universal_registry.security.pairing import key_of
 from universal_registry.sync.identity import ID_DIGITS
 
 KIND, CLASSIFICATION = "endpoint", "PeerEndpoint"
+MESH_NAMESPACE = "mesh"
+"""Where the members of meshes are announced."""
 ENDPOINTS = Selector(kinds=(KIND,), namespaces=(SYSTEM_NAMESPACE,), classifications=(CLASSIFICATION,))
 _DIGITS = frozenset("0123456789abcdef")
 

@@ -8,25 +8,34 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from universal_registry.kernel.ids import Key
-from universal_registry.registry.selector import Selector
 from universal_registry.sync.identity import Identity, Renewal
 from universal_registry.sync.version import Known, Vector
 
 
 class Peer(msgspec.Struct, frozen=True, kw_only=True):
-    """What is stored of one peer. `store`, `cursor`: how far its feed was taken in; `gap`: tombstones were purged of it
-    that never came here, and no comparison has mended that yet. `acked`: how far it has our feed.
-    `seen_at`: when it was last heard of (RFC 3339); empty: never. `root`: the last one that was equal on both sides."""
+    """What is stored of one peer. `store`, `cursor`: how far its feed was taken in, and by which `audiences` (a mark:
+    what others left out must come before its vector is taken over); `gap`: tombstones were purged of it that never
+    came here, and no comparison has mended that yet. `acked`: how far it has our feed. `seen_at`: when it was last
+    heard of (RFC 3339); empty: never. `root`: the last one that was equal on both sides."""
 
     node: str
     scope: str = ""
     store: str = ""
     cursor: int = 0
+    audiences: str = ""
     gap: bool = False
     acked: int = 0
     offset_ms: int = 0
     root: str = ""
     seen_at: str = ""
+
+
+class Keys(Protocol):
+    """Some records, by their keys."""
+
+    def covers(self, key: Key) -> bool:
+        """Whether the record of that key is one of them."""
+        ...
 
 
 class Feed(NamedTuple):
@@ -72,7 +81,7 @@ class SyncStore(Protocol):
         """Store this of a peer, but for `store` and `cursor`: the place in its feed moves with `take` alone."""
         ...
 
-    async def feed(self, scope: Selector, after: int, seen: Vector, max_bytes: int) -> Feed:
+    async def feed(self, scope: Keys, after: int, seen: Vector, max_bytes: int) -> Feed:
         """What changed in the scope behind a position, without what `seen` covers; at least one record if there is."""
         ...
 
@@ -85,7 +94,7 @@ class SyncStore(Protocol):
         transaction, durable when it returns. `joins`: the sender's vector becomes part of ours, in the same."""
         ...
 
-    async def digests(self, scope: Selector, after: int) -> Digests:
+    async def digests(self, scope: Keys, after: int) -> Digests:
         """For keeping a digest tree."""
         ...
 

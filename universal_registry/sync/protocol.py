@@ -40,7 +40,8 @@ class _Frame(msgspec.Struct, kw_only=True, tag_field="t", forbid_unknown_fields=
 
 
 class Hello(_Frame, tag="hello"):
-    """Who I am, and what I have. `scope`: of the link; `tracked`: all that I keep versions of. `root`: of the scope."""
+    """Who I am, and what I have. `scope`: of the link; `tracked`: all that I keep versions of. `root`: of the scope.
+    `audiences`: a mark of who may have what."""
 
     proto: int
     cluster: str
@@ -55,6 +56,7 @@ class Hello(_Frame, tag="hello"):
     scope: str = ""
     tracked: tuple[str, ...] = ()
     policies: dict[str, str] = {}
+    audiences: str = ""
     schema: str = ""
     clock_ms: int = 0
 
@@ -103,6 +105,10 @@ class Items(_Frame, tag="items"):
     """The records of some buckets: for each bucket a list of (kind, namespace, name, digest)."""
 
     buckets: dict[str, tuple[tuple[str, str, str, str], ...]]
+
+    @property
+    def digests(self) -> list[tuple[Key, str]]:
+        return [(Key(*key), digest) for items in self.buckets.values() for *key, digest in items]
 
 
 class StateOf(_Frame, tag="state"):

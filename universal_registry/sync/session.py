@@ -11,11 +11,13 @@ from enum import StrEnum
 from msgspec.structs import replace
 
 from universal_registry.kernel.errors import Malformed, RegistryError
+from universal_registry.kernel.ids import Key
 from universal_registry.kernel.world import World, utc_text
-from universal_registry.registry.selector import Selector
 from universal_registry.sync import mending
+from universal_registry.sync.audience import Audiences, mark_of
 from universal_registry.sync.digest import Tree
-from universal_registry.sync.identity import Identity, Live, is_clone, renewal_for
+from universal_registry.sync.greeting import Link, is_whole, refusal
+from universal_registry.sync.identity import Identity, Live, renewal_for
 from universal_registry.sync.ports import Peer, SyncStore
 from universal_registry.sync.protocol import (
     BATCH_BYTES,
@@ -34,7 +36,7 @@ from universal_registry.sync.protocol import (
     encode,
     record_of,
 )
-from universal_registry.sync.version import Known, Vector, beyond, joined
+from universal_registry.sync.version import Vector, beyond, joined
 
 COMPARE_SECONDS = 24 * 3600.0
 """After so long all digests are read again and compared, though nothing has changed since they were equal."""
@@ -48,17 +50,6 @@ class Phase(StrEnum):
     SYNCING = "syncing"
     IN_SYNC = "in_sync"
     ENDED = "ended"
-
-
-class Link:
-    """What a session is about: which peer, and which records (`text`: the same on both sides; `selector`: of keys)."""
-
-    __slots__ = ("node", "selector", "text")
-
-    def __init__(self, node: str, text: str, selector: Selector) -> None:
-        self.node = node
-        self.text = text
-        self.selector = selector
 
 
 class Session:
@@ -101,6 +92,16 @@ class Session:
         return self._tree.root
 
     @property
+    def audiences(self) -> Audiences:
+        """Those by which it was opened: others need another session."""
+        return self._link.audiences
+
+    @property
+    def seen_there(self) -> Vector:
+        """What the peer has seen, as it last said; nothing of a link on which vectors are not shared."""
+        return self._seen if self._whole else {}
+
+    @property
     def live(self) -> Live | None:
         """Who is at the other end, once that is known."""
         return Live(self.theirs.node, self.theirs.store, self.theirs.boot) if self.theirs else None
@@ -110,7 +111,10 @@ class Session:
     async def open(self) -> list[bytes]:
         """The first frame. To be called once, on both sides."""
         identity = await self._store.identity()
+        mark = mark_of(self._link.audiences)
         self.peer = replace(await self._store.peer(self._link.node), scope=self._link.text)
+        if self.peer.audiences != mark:
+            self.peer = replace(self.peer, audiences=mark, store="", cursor=0)
         await self._look()
         hello = Hello(
             proto=PROTOCOL,
@@ -126,6 +130,7 @@ class Session:
             scope=self._link.text,
             tracked=identity.tracked,
             policies=identity.policies,
+            audiences=mark,
             clock_ms=self._clock_ms(),
         )
         return [encode(hello)]
@@ -187,6 +192,7 @@ class Session:
             case Digest():
                 return await self._compared(frame)
             case Items():
+                self._check_scope([key for key, _ in frame.digests])
                 return await mending.states_for(self._store, await self._look(), frame)
             case StateOf():
                 return await self._mended(frame)
@@ -207,13 +213,13 @@ class Session:
             raise Malformed("another hello")
         identity = await self._store.identity()
         self.theirs = hello
-        if (refusal := self._refusal(hello, identity, others)) is not None:
-            self.refused = (refusal.code, refusal.message)
+        if (refused := refusal(hello, self._link, identity, others)) is not None:
+            self.refused = (refused.code, refused.message)
             self.phase = Phase.ENDED
-            return [refusal]
+            return [refused]
         if (ending := await self._renewed(identity, hello.vv)) is not None:
             return ending
-        self._whole = hello.tracked == identity.tracked == (self._link.text,)
+        self._whole = is_whole(self._link, hello.tracked, identity.tracked)
         if self.peer.store != hello.store:
             self.peer = replace(self.peer, store=hello.store, cursor=0, gap=False)
         if self.peer.cursor > hello.feed:
@@ -224,22 +230,6 @@ class Session:
         self.phase = Phase.SYNCING
         self.peer = replace(self.peer, offset_ms=hello.clock_ms - self._clock_ms(), seen_at=utc_text(self._world.now()))
         return [Since(store=hello.store, cursor=self.peer.cursor, vv=identity.vector, max_bytes=self._batch_bytes)]
-
-    def _refusal(self, hello: Hello, identity: Identity, others: Iterable[Live]) -> Nack | None:
-        """Why we do not talk to whoever says this hello."""
-        if hello.proto != PROTOCOL:
-            return Nack(code="protocol", message=f"protocol {hello.proto}; this registry speaks {PROTOCOL}")
-        if hello.cluster != identity.cluster:
-            return Nack(code="cluster", message=f"of another group of registries: {hello.cluster}")
-        if is_clone(Live(hello.node, hello.store, hello.boot), others, identity):
-            return Nack(code="clone", message=f"node {hello.node} is there twice: its folder was copied while in use")
-        if hello.node != self._link.node:
-            return Nack(code="node", message=f"node {hello.node} answers where {self._link.node} was expected")
-        if hello.scope != self._link.text:
-            return Nack(code="scope", message=f"the link is about {self._link.text!r} here, {hello.scope!r} there")
-        if hello.policies != identity.policies:
-            return Nack(code="policies", message="other policies for conflicts there: both must show the same")
-        return None
 
     async def _since(self, since: Since) -> list[Frame]:
         identity = await self._store.identity()
@@ -259,7 +249,7 @@ class Session:
         """The next batch of our feed, if the peer waits for one and does not know it already."""
         if not self._asked or self.phase is Phase.ENDED:
             return []
-        feed = await self._store.feed(self._link.selector, self._sent, self._seen, self._max_bytes)
+        feed = await self._store.feed(self._link.reach, self._sent, self._seen, self._max_bytes)
         news = self._whole and not feed.more and beyond(feed.vector, joined(self._seen, self._told))
         if not feed.records and not feed.more and not news:
             self._sent = feed.end
@@ -282,7 +272,8 @@ class Session:
         known = [record.known for record in batch.recs]
         if (ending := await self._renewed(await self._store.identity(), batch.vv)) is not None:
             return ending
-        self._check_scope(known)
+        self._check_scope([each.key for each in known])
+        self._seen = joined(self._seen, batch.vv)
         peer, cursor = self.peer, max(batch.end, self.peer.cursor)
         gap = peer.gap or peer.cursor < batch.floor
         self.peer = replace(peer, cursor=cursor, gap=gap, seen_at=utc_text(self._world.now()))
@@ -294,10 +285,10 @@ class Session:
         ack = Ack(cursor=batch.end, applied=applied.changed, vv=applied.vector, conflicts=applied.conflicts)
         return [ack, *await self._next()]
 
-    def _check_scope(self, known: list[Known]) -> None:
-        for each in known:
-            if not self._link.selector.covers(each.key):
-                raise Malformed(f"{each.key} is not in the scope of this link")
+    def _check_scope(self, keys: Iterable[Key]) -> None:
+        for key in keys:
+            if not self._link.reach.covers(key):
+                raise Malformed(f"{key} is not in the scope of this link, or not for both ends of it")
 
     async def _acked(self, ack: Ack) -> list[Frame]:
         if self._asked or ack.cursor != self._sent:
@@ -327,7 +318,7 @@ class Session:
 
     async def _mended(self, frame: StateOf) -> list[Frame]:
         known = [record.known for record in frame.recs]
-        self._check_scope(known)
+        self._check_scope([each.key for each in known])
         if (ending := await self._renewed(await self._store.identity(), frame.vv)) is not None:
             return ending
         applied = await self._store.take(self.peer, known, frame.vv, joins=False)
@@ -358,7 +349,7 @@ class Session:
         """The digests as they are now."""
         more = True
         while more:  # a record that changes meanwhile moves behind what was read, and is read again
-            items, self._tree_at, more = await self._store.digests(self._link.selector, self._tree_at)
+            items, self._tree_at, more = await self._store.digests(self._link.reach, self._tree_at)
             for key, digest in items:
                 self._tree.put(key, digest)
         return self._tree

@@ -8,22 +8,20 @@ seed.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from universal_registry.kernel.errors import RegistryError
-from universal_registry.kernel.ids import Key
 from universal_registry.sync.identity import Live
-from universal_registry.sync.merge import purged
 from universal_registry.sync.oracle import Oracle, Violation
 from universal_registry.sync.session import Phase, Session
+from universal_registry.sync.simchecks import Checks, check_in_sync
 from universal_registry.sync.simnet import Frame, Node, Wire
-from universal_registry.sync.simworld import Dice, Machines, SimWorld, Spec
-from universal_registry.sync.version import Known, State
+from universal_registry.sync.simworld import KEYS, SETS, Dice, Machines, SimWorld, Spec
+from universal_registry.sync.version import Known
 
-KEYS = tuple(Key("service", "default", name) for name in ("a", "b", "c"))
-_SET = "depends_on"
-"""Its items merge one by one (see the catalogue)."""
-_MEMBERS = ("state", "application", "title", _SET)
+_FIELDS = ("state", "application", "title", SETS)
+_LIMITED_EVERY = 5
+"""In one of so many runs a record has an audience, to which not all nodes belong."""
 _DAY = 86400.0
 _MOST_ROUNDS = 60
 _MOST_FRAMES = 600
@@ -52,6 +50,8 @@ class Simulation:
         self._time = [0.0]
         self._steps = steps
         self._oracle = Oracle()
+        self._limited = KEYS[1] if seed % _LIMITED_EVERY == 0 else None
+        self._checks = Checks(self._oracle, self._limited)
         self._count = nodes
         self._nodes: list[Node] = []
         self._clone: Node | None = None
@@ -90,7 +90,9 @@ class Simulation:
 
     async def _new_node(self, name: str) -> Node:
         world = SimWorld(self._dice, self._time)
-        return Node(name, await self._machines.new(world), world)
+        node = Node(name, await self._machines.new(world), world)
+        self._checks.met((await node.disk.identity()).node, is_member=node.is_member)
+        return node
 
     def _all(self) -> list[Node]:
         return [*self._nodes, self._clone] if self._clone is not None else self._nodes
@@ -104,7 +106,7 @@ class Simulation:
     async def _write(self) -> None:
         node, key = self._dice.pick(self._all()), self._dice.pick(KEYS)
         self._written += 1
-        member, what = self._dice.pick(_MEMBERS), self._dice.below(10)
+        member, what = self._dice.pick(_FIELDS), self._dice.below(10)
         value = f"v{self._written}"
 
         def change(shown: Spec) -> Spec | None:
@@ -112,7 +114,7 @@ class Simulation:
                 return None
             if what == 1:
                 return {name: each for name, each in shown.items() if name != member}
-            if member == _SET:
+            if member == SETS:
                 items = shown.get(member, [])
                 return {**shown, member: [*items[what > 5 :], value]}
             return {**shown, member: value}
@@ -137,7 +139,7 @@ class Simulation:
 
     async def _open(self, pair: tuple[Node, Node]) -> None:
         identities = (await pair[0].disk.identity(), await pair[1].disk.identity())
-        wire = self._wires[pair] = Wire(pair, identities)
+        wire = self._wires[pair] = Wire(pair, identities, self._limited)
         for end in (0, 1):
             wire.send(end, await wire.sessions[end].open())
 
@@ -294,13 +296,14 @@ class Simulation:
             identity, states = await node.disk.held()
             self._oracle.check_states(node.name, node.seen, states)
             self._oracle.check_vector(node.name, node.seen, identity.vector)
+            self._checks.check_apart(node, identity.node)
         self._changed.clear()
 
     async def _heal(self) -> int:
         """Nothing goes wrong any more: everybody must come to hold the same, and then be silent."""
         if self._clone is not None:
             await self._copy_whole()
-        held = frozenset(number for node in self._nodes for known in node.seen.values() for number in known)
+        held = [self._checks.held_for(node, self._nodes) for node in self._nodes]
         self._damage = 0
         self._cut.clear()
         self._wires.clear()
@@ -308,7 +311,8 @@ class Simulation:
             node.world.wrong_by = 0.0
         rounds = await self._settle()
         await self._check()
-        await self._check_equal(held)
+        await self._checks.check_equal(self._nodes, held)
+        check_in_sync(list(self._wires.values()))
         quiet = await self._settle()
         if quiet > 2:
             raise Violation(f"a second, idle round took {quiet} rounds")
@@ -334,39 +338,6 @@ class Simulation:
                     raise Violation(f"no rest after {_MOST_FRAMES} frames")
                 await self._deliver(*waiting[0])
         raise Violation(f"no rest after {_MOST_ROUNDS} rounds")
-
-    async def _check_equal(self, held: frozenset[int]) -> None:
-        first = self._nodes[0]
-        for node in self._nodes:
-            known = frozenset(number for each in node.seen.values() for number in each)
-            if not held <= self._oracle.settled_by(known):
-                raise Violation(f"{node.name} lacks {len(held - known)} writes that somebody held")
-            if (ours := await _all_of(node)) != (theirs := await _all_of(first)):
-                raise Violation(f"{node.name} holds and shows {ours}, {first.name} {theirs}")
-            await node.disk.check()
-        for wire in self._wires.values():
-            phases = [str(session.phase) for session in wire.sessions]
-            if phases != ["in_sync", "in_sync"]:
-                raise Violation(f"{wire.ends[0].name}-{wire.ends[1].name} are {phases}")
-
-
-async def _all_of(node: Node) -> dict[str, Any]:
-    """What a reader sees, and the versions behind it."""
-    identity, states = await node.disk.held()
-    found: dict[str, Any] = {}
-    for key in KEYS:
-        state = purged(states.get(key, State()), identity.vector)
-        live = {path: v for path, v in state.fields.items() if not all(version.gone for version in v)}
-        dots = {path: [version.dot for version in versions] for path, versions in sorted(live.items())}
-        found[str(key)] = (_in_order(await node.disk.shown(key)), dots)
-    return found
-
-
-def _in_order(shown: Spec | None) -> Spec | None:
-    """With the array that is a set, and so has no order, in one."""
-    if shown is None or _SET not in shown:
-        return shown
-    return {**shown, _SET: sorted(shown[_SET])}
 
 
 _DEEDS: tuple[Callable[[Simulation], Awaitable[None]], ...] = (

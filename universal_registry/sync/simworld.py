@@ -13,6 +13,10 @@ from universal_registry.sync.version import Known, State
 
 T = TypeVar("T")
 START = datetime(2030, 1, 1, tzinfo=UTC)
+KEYS = tuple(Key("service", "default", name) for name in ("a", "b", "c"))
+"""The records that the simulator writes."""
+SETS = "depends_on"
+"""The field whose items merge one by one (see the catalogue)."""
 Spec = dict[str, Any]
 """The members of a document that the simulator writes: `title`, and those of `spec`."""
 

@@ -83,6 +83,25 @@ def joined(one: Mapping[str, int], other: Mapping[str, int]) -> Vector:
     return both
 
 
+def lag_of(ours: Mapping[str, int], there: Mapping[str, int]) -> dict[str, int]:
+    """By node, how many numbers of it there are that we have not come to. A new origin of a node goes on, as a rule,
+    where its last one ended."""
+    newest: dict[str, int] = {}
+    for origin, number in ours.items():
+        newest[node_of(origin)] = max(number, newest.get(node_of(origin), 0))
+    found = dict.fromkeys(newest, 0)
+    for origin, number in beyond(there, ours).items():
+        node = node_of(origin)
+        missing = number - ours.get(origin, newest.get(node, 0))
+        found[node] = found.get(node, 0) + max(1, missing)
+    return found
+
+
+def node_of(origin: str) -> str:
+    """The node whose origin it is."""
+    return origin.partition("-")[0]
+
+
 def beyond(vector: Mapping[str, int], base: Mapping[str, int]) -> Vector:
     """The part of the vector that `base` does not hold."""
     return {origin: number for origin, number in vector.items() if number > base.get(origin, 0)}

@@ -10,10 +10,12 @@ from universal_registry.kernel.errors import Forbidden, NotFound, RegistryError,
 from universal_registry.kernel.world import World, utc_text
 from universal_registry.registry.service import RegistryService
 from universal_registry.security.pairing import Answered, Asked, MachineKey, answer_opening
+from universal_registry.sync.audience import Reach, barred
+from universal_registry.sync.greeting import Link as About
 from universal_registry.sync.identity import Identity, Live, Renewal
 from universal_registry.sync.pairing import ENDPOINTS, Invited, Paired, parse_peer
-from universal_registry.sync.session import Link as About
 from universal_registry.sync.session import Session
+from universal_registry.sync.version import Vector, joined
 from universal_registry.transports.peer.accepting import Accepting
 from universal_registry.transports.peer.link import Link
 from universal_registry.transports.peer.paths import SILENT_SECONDS
@@ -56,6 +58,7 @@ class Links:
         self._dialed: dict[str, Dialed] = {}
         self._linked_nodes: set[str] = set()
         self.troubles: dict[str, Trouble] = {}
+        self._heard_of: Vector = {}
 
     @property
     def why_renewed(self) -> str:
@@ -103,11 +106,22 @@ class Links:
         found = [each for each in self.all() if each.peer.node == node and not each.is_over]
         return max(found, key=lambda each: (each.live is not None, each.heard_at), default=None)
 
-    def _new(self, peer: Paired) -> Link:
-        about = About(peer.node, peer.scope, self.replica.selector(peer.scope))
+    def reach(self, peer: Paired, identity: Identity) -> Reach:
+        """What a link with the peer carries: of its scope, what both may have. Raises Invalid."""
+        without = barred(identity.audiences, identity.node, peer.node)
+        return Reach(self.replica.selector(peer.scope), tuple(map(self.replica.selector, without)))
+
+    def _new(self, peer: Paired, identity: Identity) -> Link:
+        about = About(peer.node, peer.scope, self.reach(peer, identity), identity.audiences)
         session = Session(self.replica, about, self.world)
         link = Link(peer, session, self.world, lambda: self._others(link))
         return link
+
+    def heard_of(self) -> Vector:
+        """What there is, as far as peers have said since the start: for each origin its newest number."""
+        for link in self.all():
+            self._heard_of = joined(self._heard_of, link.session.seen_there)
+        return self._heard_of
 
     def _others(self, link: Link) -> list[Live]:
         return [each.live for each in self.all() if each is not link and each.live is not None]
@@ -119,7 +133,7 @@ class Links:
         from universal_registry.transports.peer.dialing import Dialed
 
         identity = await self.replica.identity()
-        dialed = await Dialed.open(self._new(peer), self.machine, identity.node, self.world)
+        dialed = await Dialed.open(self._new(peer, identity), self.machine, identity.node, self.world)
         await dialed.link.open()
         self._dialed[peer.node] = dialed
         return dialed
@@ -189,7 +203,7 @@ class Links:
             raise StateConflict(self.troubles[peer.node].reason, hint=f"ureg peer resume {peer.name}")
         if len(self._accepted) >= _MOST_ACCEPTED:
             raise StateConflict("too many links are open")
-        link = self._new(peer)
+        link = self._new(peer, identity)
         for known, each in tuple(self._accepted.items()):
             if each.link.peer.node == peer.node and not each.is_proven:
                 each.link.close()
@@ -248,7 +262,7 @@ class Links:
         if identity is None:
             return {}
         book = await self.book()
-        await self.tend(book)
+        await self.tend(book, identity)
         if self.mesh is not None:
             await self.mesh.tend(book, identity)
         if self.holds is not None and not await self.holds():
@@ -266,11 +280,12 @@ class Links:
         for link in self.all():
             await link.woken()
 
-    async def tend(self, book: Book) -> None:
+    async def tend(self, book: Book, identity: Identity) -> None:
         """Now and then: let sessions compare, and end the links that are dead, or not wanted any more."""
+        self.heard_of()
         wanted = {each.node: each for each in book.paired if not each.paused}
         for link in self.all():
-            is_wanted = wanted.get(link.peer.node) == link.peer
+            is_wanted = wanted.get(link.peer.node) == link.peer and link.session.audiences == identity.audiences
             silent = self.world.monotonic() - link.heard_at
             if not is_wanted:
                 link.part()
@@ -299,6 +314,12 @@ class Links:
             if link.peer.node == node:
                 link.part()
                 link.close()
+
+    def drop_all(self) -> None:
+        """End all links here and now; they are opened anew."""
+        for link in self.all():
+            link.part()
+            link.close()
 
     def part(self) -> None:
         """Say goodbye everywhere, and open no link any more: whoever waits for us is answered at once."""

@@ -18,11 +18,18 @@ from universal_registry.registry.selector import Selector
 from universal_registry.registry.service import Actor
 from universal_registry.security.pairing import key_of, text_of
 from universal_registry.sync.identity import Identity
-from universal_registry.sync.pairing import CLASSIFICATION, KIND, Paired, is_node, peer_document, peer_url
+from universal_registry.sync.pairing import (
+    CLASSIFICATION,
+    KIND,
+    MESH_NAMESPACE,
+    Paired,
+    is_node,
+    peer_document,
+    peer_url,
+)
 from universal_registry.transports.peer.links import Links
 from universal_registry.transports.peer.ports import Book
 
-MESH_NAMESPACE = "mesh"
 _MEMBERS = Selector(kinds=(KIND,), namespaces=(MESH_NAMESPACE,), classifications=(CLASSIFICATION,))
 _ROUTES = Selector(kinds=(ROUTE_KIND,), namespaces=(SYSTEM_NAMESPACE,))
 _PAGE = 500

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import msgspec
 from universal_registry.kernel.errors import (
     Conflict,
     Invalid,
+    NotFound,
     PreconditionFailed,
     Refused,
     VerifyError,
@@ -29,9 +31,11 @@ from universal_registry.security.pairing import (
     secret_hash,
     text_of,
 )
+from universal_registry.sync.audience import Audiences
 from universal_registry.sync.identity import ID_DIGITS, Identity
 from universal_registry.sync.pairing import (
     KIND,
+    MESH_NAMESPACE,
     Invited,
     invitation_document,
     is_node,
@@ -44,6 +48,8 @@ from universal_registry.transports.peer.links import Links
 from universal_registry.transports.peer.ports import Book, check_scope
 
 LONGEST = timedelta(days=7)
+HERE = "here"
+"""This registry, among the members of an audience."""
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,10 +62,11 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer: what is kept the same, and how conflicts are settled."""
+    """The answer: what is kept the same, how conflicts are settled, and who may have what."""
 
     scope: str
     policies: dict[str, str] = {}
+    audiences: Audiences = {}
 
 
 class Joined(NamedTuple):
@@ -119,7 +126,7 @@ class Pairing:
         book = await links.book()
         invited = self._invited(book, asked.secret)
         identity = await links.replica.identity()
-        terms = Terms(scope=invited.scope, policies=dict(identity.policies))
+        terms = Terms(scope=invited.scope, policies=dict(identity.policies), audiences=identity.audiences)
         if asked.node:
             await self._take_in(book, invited, asked, identity)
         return seal_answer(answer_key, msgspec.json.encode(terms))
@@ -178,6 +185,9 @@ class Pairing:
         identity = await links.replica.enable(invitation.cluster, (terms.scope,))
         if terms.policies and not identity.policies:
             await links.reviews.policies(terms.policies)
+        if not identity.audiences:
+            for scope, members in terms.audiences.items():
+                await links.replica.audience(scope, members, actor.name)
         made = peer_document(
             name,
             node=invitation.node,
@@ -211,6 +221,27 @@ class Pairing:
         if paused:
             self._links.drop(peer.node)
         return True
+
+    async def audience(self, scope: str, members: Sequence[str], *, actor: Actor) -> Audiences:
+        """Only these may have the records of the scope from now on: names of peers, ids of nodes, or `here`. None: all
+        may. What who is left out has already stays there. Raises NotFound, Invalid."""
+        links = self._links
+        identity = await links.identity()
+        if identity is None:
+            raise NotFound("this registry has no peers yet", hint="invite one: ureg peer invite")
+        chosen = check_scope(links.replica, scope)
+        if MESH_NAMESPACE in (chosen.namespaces or (MESH_NAMESPACE,)) and KIND in (chosen.kinds or (KIND,)):
+            raise Invalid(
+                f"scope {scope!r:.80} takes in the members of meshes, which all must know",
+                hint="name namespaces or kinds, such as namespace=payroll",
+            )
+        nodes = {each.name: each.node for each in (await links.book()).paired} | {HERE: identity.node}
+        unknown = [word for word in members if word not in nodes and not is_node(word)]
+        if unknown:
+            raise NotFound(f"{unknown[0]!r:.80} is no peer, and no id of a node", hint="`ureg peer ls` shows both")
+        identity = await links.replica.audience(scope, [nodes.get(word, word) for word in members], actor.name)
+        links.drop_all()
+        return identity.audiences
 
     async def remove(self, name: str, *, actor: Actor) -> None:
         """Be paired no more; or take an invitation back. What was exchanged stays. Raises NotFound."""

@@ -28,6 +28,11 @@ class Replica(SyncStore, Protocol):
         """Be a node that keeps versions of these scopes. Raises Conflict, Invalid."""
         ...
 
+    async def audience(self, scope: str, members: Sequence[str], actor: str) -> Identity:
+        """Only these nodes may have the records of the scope from now on; none: all may. Audited. Raises NotFound,
+        Invalid."""
+        ...
+
     async def peers(self) -> list[Peer]:
         """All peers that anything is kept of."""
         ...
@@ -42,6 +47,10 @@ class Reviews(Protocol):
 
     async def reviews(self, limit: int, after: Key | None = None) -> Sequence[Review]:
         """Records that somebody should look at."""
+        ...
+
+    async def keys(self, limit: int) -> Sequence[Key]:
+        """Which those are, of all."""
         ...
 
     async def review(self, key: Key) -> Review | None:
