@@ -148,7 +148,9 @@ def test_registry_cli_passes_flags_and_positions(
     assert not list(checkout.root.parent.rglob("pwned"))
 
 
-def test_registry_cli_helps_without_python_and_refuses_the_unknown(checkout: Checkout, shell: list[str]) -> None:
+def test_registry_cli_helps_without_python_and_hands_on_the_unknown(
+    checkout: Checkout, recorder: Path, shell: list[str]
+) -> None:
     script = checkout.root / "cli" / "registry_cli.sh"
     texts = set()
     for words in (["help"], ["--help"], ["-h"], []):
@@ -156,12 +158,19 @@ def test_registry_cli_helps_without_python_and_refuses_the_unknown(checkout: Che
         assert (done.returncode, done.stderr) == (0, "")
         texts.add(done.stdout)
     assert len(texts) == 1
-    assert "unidirectional SOURCE TARGET PAYLOAD" in texts.pop()
-    done = checkout.run(*shell, script, "frobnicate", "x")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.count("\n") == 1
-    assert '"frobnicate"' in done.stderr
-    assert done.stderr == checkout.run(*shell, script, "frobnicate").stderr
+    assert "unidirectional SOURCE TARGET [DATA [PROTOCOL]]" in texts.pop()
+    for words, expected in (
+        (["frobnicate", "x"], ["frobnicate", "x"]),
+        (["start"], ["up"]),
+        (["stop"], ["down"]),
+        (["targets"], ["target", "ls", "-o", "tsv"]),
+        (["events", "a b"], ["delivery", "ls", "-o", "tsv", "--session", "a b"]),
+        (["get", "alias"], ["get", "alias", "-o", "tsv"]),
+        (["get", "alias", "-o", "yaml"], ["get", "alias", "-o", "yaml"]),
+    ):
+        done = checkout.run(*shell, script, *words, REGISTRY_PYTHON=str(recorder), RECORD_EXIT="3")
+        assert (done.returncode, done.stdout, done.stderr) == (3, "", "")
+        assert checkout.args() == [checkout.starter, *expected]
 
 
 def test_found_from_any_folder_and_through_symlinks(checkout: Checkout, recorder: Path, shell: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""`field=value`, of a command line or a form, typed by the catalogue. Pure but for `read`, which fetches `-` and `@FILE`."""
+"""`field=value`, of a command line or a form, typed by the catalogue. Pure but for `read`, which may fetch `@FILE`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Assignment(NamedTuple):
 
 
 class Built(NamedTuple):
-    """A document of what was assigned, and the paths of secrets whose value stood there itself, fetched from nowhere."""
+    """A document of what was assigned, and the paths of secrets whose value itself was given, not where it is."""
 
     document: dict[str, Any]
     exposed: list[str]
@@ -70,6 +70,15 @@ def build(assignments: Iterable[Assignment], kind: Mapping[str, Any], read: Call
     return Built(document, exposed)
 
 
+def merge_into(document: dict[str, Any], more: Mapping[str, Any]) -> None:
+    """Put what `more` holds into the document: objects into objects, anything else in the place of what was there."""
+    for name, value in more.items():
+        if isinstance(value, dict) and isinstance(document.get(name), dict):
+            merge_into(document[name], value)
+        else:
+            document[name] = value
+
+
 def _fields_of(kind: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
     for classification in kind.get("classifications", ()):
         yield from classification.get("fields", ())
@@ -90,6 +99,8 @@ def _steps(path: str, fields: Mapping[str, Any]) -> tuple[str, ...]:
     if dot and head in _MAPS:
         if not rest:
             raise UsageError(f"{path!r} names no {head[:-1]}", hint=f"as in {head}.tier=backend")
+        return (head, rest)
+    if head == "health" and rest:
         return (head, rest)
     inner = rest if dot and head == "spec" else path
     steps = (inner,) if inner in fields else tuple(inner.split("."))
