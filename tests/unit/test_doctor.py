@@ -1,0 +1,91 @@
+"""Each check of `ureg doctor`, when all is well and when it is not."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from universal_registry.care.checks.finding import Facts, State
+from universal_registry.care.doctor import CHECKS, examine, exit_code, fixes
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+AT = "2026-02-20T00:00:00Z"
+KEYS = {"keys": [{"kid": "3f2a9c01"}], "rotation": None, "warnings": []}
+WELL: dict[str, Any] = {
+    "now": NOW,
+    "holder": "process 1 (daemon)",
+    "holder_is_daemon": True,
+    "answers": True,
+    "metrics_age": 1.0,
+    "backup_folder": "/b",
+    "backup_age": 3600.0,
+    "marks": {"key_backup": {"at": AT, "kids": ["3f2a9c01"]}, "drill": {"at": AT}},
+    "keys": KEYS,
+}
+
+
+def target(**more: Any) -> dict[str, Any]:
+    return {"targets": [{"target": "system/mine", "reason": "", "lane": {"breaker": "closed"}, **more}]}
+
+
+ILL: dict[str, tuple[dict[str, Any], str]] = {
+    "home/registry": ({"initialised": False}, "fail"),
+    "home/whole": ({"half": "one is missing"}, "fail"),
+    "home/writable": ({"home_writable": False}, "fail"),
+    "home/space": ({"free_bytes": 1 << 20}, "fail"),
+    "home/private": ({"modes": {"config/encryption.key": 0o644}}, "fail"),
+    "home/databases": ({"modes": {".universal_registry.db": 0o644}}, "warn"),
+    "home/log-size": ({"sizes": {"logs/registry.log": 1 << 30}}, "warn"),
+    "home/settings": ({"settings_warnings": ("no setting is called x",)}, "warn"),
+    "daemon/runs": ({"holder_is_daemon": False, "holder": ""}, "warn"),
+    "daemon/answers": ({"answers": False}, "fail"),
+    "daemon/lock": ({"holder": "process 2 (command)", "holder_is_daemon": False}, "warn"),
+    "daemon/address": ({"stale_address": True}, "warn"),
+    "daemon/port": ({"port_taken": "127.0.0.1:8080"}, "fail"),
+    "daemon/ready": ({"health": {"reason": "migrating"}}, "fail"),
+    "daemon/workers": ({"health": {"workers": {"webhook": {"state": "stuck", "deaths": 0}}}}, "warn"),
+    "daemon/metrics": ({"metrics_age": None}, "warn"),
+    "daemon/tls": ({"tls_until": NOW + timedelta(days=3)}, "warn"),
+    "daemon/exposed": ({"open_to_others": True}, "warn"),
+    "stores/sound": ({"broken": {"registry": "page 3"}}, "fail"),
+    "stores/schema": ({"pending": 2}, "warn"),
+    "stores/wal": ({"sizes": {".universal_registry.db-wal": 2 << 30}}, "warn"),
+    "stores/readable": ({"silent": "no"}, "fail"),
+    "keys/key": ({"key_trouble": "missing"}, "fail"),
+    "keys/age": ({"keys": {**KEYS, "warnings": ["key 3f2a9c01 has sealed for 99 days"]}}, "warn"),
+    "keys/rotation": ({"keys": {**KEYS, "rotation": {"kid": "aa"}}, "answers": False}, "warn"),
+    "keys/backup": ({"keys": {**KEYS, "keys": [{"kid": "00000000"}]}}, "warn"),
+    "backups/newest": ({"backup_age": 1e6}, "warn"),
+    "backups/drill": ({"marks": {}}, "warn"),
+    "sending/breakers": ({"status": target(lane={"breaker": "open"})}, "warn"),
+    "sending/targets": ({"status": target(reason="no address")}, "warn"),
+    "sending/dead": ({"status": {"dead": 1}}, "warn"),
+    "sending/queue": ({"status": {"health": {"queue_depth": 20_000}}}, "warn"),
+    "sending/conflicts": ({"status": {"warnings": ["there are conflicts to review: x"]}}, "warn"),
+    "sending/peers": ({"status": {"warnings": ["peer a: degraded: x"]}}, "warn"),
+    "sending/wire": ({"keys": {**KEYS, "warnings": ["nothing is sealed on the wire, as x"]}}, "warn"),
+}
+
+
+def test_every_check_is_tested_in_both_states_and_there_are_enough() -> None:
+    assert [f"{check.group}/{check.name}" for check in CHECKS] == list(ILL)
+    assert len(ILL) >= 25
+
+
+def test_all_is_well_with_a_registry_that_is_looked_after() -> None:
+    found = examine(Facts(**WELL))
+    assert {each.state for each in found} == {State.OK}, found
+    assert exit_code(found) == 0
+    assert not fixes(Facts(**WELL))
+
+
+@pytest.mark.parametrize("name", ILL)
+def test_a_check_says_what_is_wrong_and_the_command(name: str) -> None:
+    facts, state = ILL[name]
+    found = {f"{each.group}/{each.name}": each for each in examine(Facts(**{**WELL, **facts}))}
+    assert found[name].state == state
+    assert found[name].why
+    assert found[name].command
+    assert exit_code(list(found.values())) in (1, 10)

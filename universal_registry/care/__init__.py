@@ -1,0 +1,1 @@
+"""What keeps a registry well for years: backups, restoring, drills, moving, and looking after it."""

@@ -1,0 +1,103 @@
+"""The stores, their keys and their backups."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from universal_registry.care.checks.finding import Check, Facts, Said, fail, ok, warn
+
+_DRILL_DAYS = 90
+_LARGE_WAL = 1 << 30
+
+
+def sound(facts: Facts) -> Said:
+    """The engine finds nothing wrong with the stores."""
+    for store, what in facts.broken.items():
+        return fail(f"{store}: {what}", "ureg restore FILE --replace")
+    return ok("the engine finds nothing wrong (ureg db check looks at each row)")
+
+
+def schema(facts: Facts) -> Said:
+    """The stores are of this version."""
+    if facts.newer:
+        return fail(facts.newer, "uv tool upgrade universal-registry")
+    if facts.pending:
+        return warn(f"{facts.pending} migrations were not run yet", "ureg db migrate", "migrate")
+    return ok("of this version")
+
+
+def wal(facts: Facts) -> Said:
+    """SQLite's log is folded in."""
+    size = max((size for name, size in facts.sizes.items() if name.endswith("-wal")), default=0)
+    if size < _LARGE_WAL:
+        return ok(f"{size >> 20} MiB")
+    return warn(f"{size >> 20} MiB: some reader has kept a state for long; do not remove it", "ureg down && ureg up")
+
+
+def readable(facts: Facts) -> Said:
+    """The registry opens."""
+    return fail(facts.silent, "ureg status") if facts.silent else ok("it opens")
+
+
+def key(facts: Facts) -> Said:
+    """The key is there, and it is the one. A new one is never made over sealed data: removing it loses everything."""
+    return fail(facts.key_trouble, "ureg key restore FILE") if facts.key_trouble else ok("it is the one")
+
+
+def key_age(facts: Facts) -> Said:
+    """The key is replaced in time."""
+    old = [each for each in facts.keys.get("warnings", []) if "has sealed for" in each]
+    return warn(old[0], "ureg key rotate") if old else ok("it is not due, or replaces itself")
+
+
+def rotation(facts: Facts) -> Said:
+    """No rotation was left in the middle with nobody to go on with it."""
+    if facts.keys.get("rotation") is None or facts.answers:
+        return ok("none waits")
+    return warn("a rotation waits for a daemon", "ureg key rotate")
+
+
+def key_backup(facts: Facts) -> Said:
+    """The keys were written somewhere else since the last rotation."""
+    done = facts.marks.get("key_backup")
+    if done is None:
+        return warn("the keys were never backed up", "ureg key backup FILE")
+    keys = facts.keys.get("keys") or []
+    if keys and keys[0]["kid"] not in done.get("kids", []):
+        return warn(f"key {keys[0]['kid']} is newer than the last backup of the keys", "ureg key backup FILE")
+    return ok(f"on {done['at']}")
+
+
+def backup(facts: Facts) -> Said:
+    """There is a backup, and it is not old."""
+    if facts.backup_age is not None:
+        hours = facts.backup_age / 3600
+        if facts.backup_age > 2 * facts.backup_interval:
+            return warn(f"the newest in {facts.backup_folder} is {hours:.0f} hours old", "ureg backup FOLDER")
+        return ok(f"the newest is {hours:.0f} hours old")
+    if "backup" in facts.marks and not facts.backup_folder:
+        return ok(f"by hand, on {facts.marks['backup']['at']}")
+    return warn("there is none", "ureg backup FILE")
+
+
+def drill(facts: Facts) -> Said:
+    """It was tried whether a backup comes back."""
+    done = facts.marks.get("drill")
+    if done is None:
+        return warn("it was never tried whether a backup comes back", "ureg drill")
+    days = (facts.now - datetime.fromisoformat(done["at"])).days
+    return ok(f"{days} days ago") if days <= _DRILL_DAYS else warn(f"the last one was {days} days ago", "ureg drill")
+
+
+CHECKS = (
+    Check("stores", "sound", sound),
+    Check("stores", "schema", schema),
+    Check("stores", "wal", wal),
+    Check("stores", "readable", readable),
+    Check("keys", "key", key),
+    Check("keys", "age", key_age),
+    Check("keys", "rotation", rotation),
+    Check("keys", "backup", key_backup),
+    Check("backups", "newest", backup),
+    Check("backups", "drill", drill),
+)

@@ -1,0 +1,214 @@
+"""Putting a registry where there is none: from a backup, or from another engine. All of it, verified, or nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from universal_registry.care.archive import ArchiveReader, Header, check_key, opened, read_header
+from universal_registry.care.engines import folder_sinks, folder_source, server_sinks
+from universal_registry.kernel.errors import Conflict, StorageUnavailable
+from universal_registry.kernel.settings import Places, PostgresSettings, Settings
+from universal_registry.kernel.world import World
+from universal_registry.security.keyring import Keyring
+from universal_registry.storage.copying import Batch, Point, Sinks, Summary, compare, summed
+from universal_registry.storage.home import is_initialised, prepare_home
+from universal_registry.storage.keyfile import KeyFiles, key_files
+from universal_registry.storage.lock import StoreLock
+
+_INCARNATION_DIGITS = 12
+_BESIDE = ("", "-wal", "-shm")
+
+
+class Restored(msgspec.Struct, frozen=True, kw_only=True):
+    """What was put where. `aside`: what was there before, if anything was."""
+
+    header: Header
+    incarnation: str
+    tables: dict[str, Summary]
+    aside: str
+
+    @property
+    def rows(self) -> int:
+        """In all tables."""
+        return sum(table.rows for table in self.tables.values())
+
+
+def keys_for(header: Header, files: KeyFiles, given: Keyring | None) -> Keyring:
+    """The keys that open a backup: those given, or those of the home. Raises KeyMismatch, before anything is read."""
+    ring = given if given is not None else files.load(expected=header.fingerprint)
+    check_key(header, ring)
+    return ring
+
+
+async def restore(
+    path: Path, settings: Settings, world: World, *, keys: Keyring | None = None, replace: bool = False
+) -> Restored:
+    """Put the registry of a backup into the home that the settings name, or into their database.
+
+    `keys`: of a key backup, for a home that has none or others; they are put there. `replace`: what is there goes
+    aside. Raises StoreLocked while anybody uses the home, KeyMismatch, Conflict, Corrupt: then nothing was changed.
+    """
+    header = read_header(path)
+    places, files = Places(settings.home), key_files(settings, world)
+    ring = keys_for(header, files, keys)
+    here = settings.database is None
+    if here and not replace and is_initialised(places, settings.key_file):
+        raise Conflict(
+            f"there is a registry in {places.home} already",
+            hint="name another --home, or say --replace: then it goes aside, and is kept",
+        )
+    prepare_home(places, world, files=False)
+    lock = StoreLock.acquire(places.lock, role="restore", wait=settings.lock_wait)
+    try:
+        stamp = world.now().strftime("%Y%m%dT%H%M%SZ").lower()
+        incarnation = world.new_id()[-_INCARNATION_DIGITS:]
+        if settings.database is not None:
+            sinks = server_sinks(settings.database, world, aside=f"_before_{stamp}" if replace else "")
+            tables = await put(path, ring, sinks, incarnation)
+            aside = f"schemas that end in _before_{stamp}" if replace else ""
+        else:
+            with _draft(places.home, world) as draft:
+                tables = await put(path, ring, folder_sinks(draft), incarnation)
+                aside = _take_place(Places(draft), places, stamp)
+        if keys is not None:
+            put_keys(files, keys.sealing_with(keys.named(header.fingerprint) or keys.primary))
+    finally:
+        lock.release()
+    return Restored(header=header, incarnation=incarnation, tables=tables, aside=aside)
+
+
+async def put(path: Path, ring: Keyring, sinks: Sinks, incarnation: str) -> dict[str, Summary]:
+    """Write a backup's rows, read them back, and compare. Raises Corrupt: then nothing was kept."""
+    with opened(path) as file:
+        archive = ArchiveReader(file, ring)
+
+        async def batches() -> AsyncIterator[Batch]:
+            for batch in archive.batches():
+                yield batch
+
+        async with sinks.begin(archive.header.point) as sink:
+            async for batch in batches():
+                await sink.take(batch)
+            assert archive.tables is not None
+            compare(archive.tables, await summed(sink.batches()))
+            await sink.name(archive.header.point, incarnation)
+        return archive.tables
+
+
+def put_keys(files: KeyFiles, ring: Keyring) -> None:
+    """The keys stand in the files of a home. What is there is kept."""
+    for kid in sorted(ring.keys.keys() - {ring.primary}):
+        files.keep(ring.key(kid))
+    if not files.read_only:
+        files.make_primary(ring.key(ring.primary), restoring=True)
+
+
+@contextmanager
+def _draft(home: Path, world: World) -> Iterator[Path]:
+    """A folder on the same file system, which is gone at the end."""
+    draft = home / f".restore-{world.new_id()}"
+    draft.mkdir(mode=0o700)
+    try:
+        yield draft
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _take_place(made: Places, places: Places, stamp: str) -> str:
+    """The new files take the place of the old ones. Cut short in the middle, a home without a registry's file, or
+    without both, is left: it is refused, and the same command goes on from there."""
+    try:
+        aside = _put_aside((places.propagation_db, places.registry_db), f".before-{stamp}")
+        for name in ("propagation_db", "registry_db"):
+            os.replace(getattr(made, name), getattr(places, name))
+        _sync_folder(places.home)
+    except OSError as error:
+        raise StorageUnavailable(
+            f"{error.filename}: {(error.strerror or str(error)).lower()}", hint="try again"
+        ) from None
+    return aside
+
+
+def _put_aside(files: tuple[Path, ...], ending: str) -> str:
+    """Each with what SQLite keeps beside it, which belongs to it: a WAL holds what was acknowledged."""
+    found = ""
+    for file in files:
+        for beside in _BESIDE:
+            old = Path(f"{file}{beside}")
+            if old.exists():
+                os.replace(old, f"{file}{ending}{beside}")
+                found = f"files that end in {ending}"
+    return found
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# --- to another engine ----------------------------------------------------------------------------------------------
+
+
+class Moved(msgspec.Struct, frozen=True, kw_only=True):
+    """A registry that is on PostgreSQL now. `aside`: where its files are. `again`: it was there already."""
+
+    point: Point
+    tables: dict[str, Summary]
+    aside: str
+    again: bool
+
+    @property
+    def rows(self) -> int:
+        """In all tables."""
+        return sum(table.rows for table in self.tables.values())
+
+
+async def move_to_postgres(settings: Settings, database: PostgresSettings, world: World) -> Moved:
+    """Move the SQLite files of a home into an empty PostgreSQL database, and compare both row by row.
+
+    The history stays the same one: every cursor, lane and consumer goes on from its place. One transaction: whatever
+    stops it leaves an empty database and the files as they were. Cut short after that, it is found to be done when it
+    is said again. Raises StoreLocked while anybody uses the home, Conflict, Corrupt, StorageUnavailable.
+    """
+    places = Places(settings.home)
+    lock = StoreLock.acquire(places.lock, role="db to-postgres", wait=settings.lock_wait)
+    try:
+        async with folder_source(places.home) as source:
+            point = source.point
+            again = await _is_there(database, point, world)
+            if again:  # the transaction that was committed had compared it
+                tables = await summed(source.batches())
+            else:
+                async with server_sinks(database, world).begin(point) as sink:
+                    async for batch in source.batches():
+                        await sink.take(batch)
+                    tables = await summed(source.batches())
+                    compare(tables, await summed(sink.batches()))
+                    await sink.name(point, point.incarnation)
+        aside = _put_aside((places.registry_db, places.propagation_db), ".moved-to-postgresql")
+        _sync_folder(places.home)
+    finally:
+        lock.release()
+    return Moved(point=point, tables=tables, aside=aside, again=again)
+
+
+async def _is_there(database: PostgresSettings, point: Point, world: World) -> bool:
+    """Whether this very history stands there, at the same place."""
+    from universal_registry.storage.sealed_with import sealed_with_on_server
+
+    if await sealed_with_on_server(database, world) is None:
+        return False
+    from universal_registry.storage.copy_postgres import postgres_source
+
+    async with postgres_source(database, world) as found:
+        there = found.point
+    return (there.incarnation, there.revision, there.hash) == (point.incarnation, point.revision, point.hash)

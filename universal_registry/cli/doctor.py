@@ -1,0 +1,96 @@
+"""`ureg doctor`: what is not as it should be, why, and the one right command."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from universal_registry.cli.command import Example, command, output_option
+from universal_registry.cli.output import Column, Shape, emit, told_in_words
+from universal_registry.cli.session import loaded_settings, note, session
+
+if TYPE_CHECKING:
+    from universal_registry.care.checks.finding import Facts
+    from universal_registry.environment import Loaded
+
+_SHAPE = Shape(
+    "checks",
+    (
+        Column("CHECK", lambda item: f"{item['group']}/{item['name']}", whole=True),
+        Column("STATE", "state"),
+        Column("WHY", "why"),
+        Column("COMMAND", "command"),
+    ),
+    lambda item: f"{item['group']}/{item['name']}",
+)
+
+
+@command(
+    "doctor",
+    Example("ureg doctor", "only what is not well"),
+    Example("ureg doctor --all -o json"),
+    Example("ureg doctor --fix", "what can be put right without risk is"),
+)
+@click.option("--fix", is_flag=True, help="Put right what is safe: file modes, an old address, migrations.")
+@click.option("--all", "everything", is_flag=True, help="Show what is well, too.")
+@output_option()
+def doctor(fix: bool, everything: bool, output: str) -> int:
+    """Look at the home, the daemon, the stores, keys, backups and what is sent: each ok, warn or fail, with why and the
+    one command that puts it right.
+
+    Changes nothing without --fix. Exits with 0 when all is well, 10 with warnings, 1 when something has failed.
+    """
+    import msgspec
+
+    from universal_registry.care.checks.finding import State
+    from universal_registry.care.doctor import examine, exit_code
+
+    loaded = loaded_settings()
+    if fix:
+        _fix(loaded)
+    found = examine(facts_of(loaded))
+    words = told_in_words(output) or output == "table"
+    shown = [each for each in found if everything or not words or each.state is not State.OK]
+    if shown or not words:
+        emit([msgspec.to_builtins(each) for each in shown], output, _SHAPE)
+    counts = ", ".join(f"{sum(each.state is state for each in found)} {state}" for state in State)
+    note(f"{len(found)} checks: {counts}")
+    return exit_code(found)
+
+
+def _fix(loaded: Loaded) -> None:
+    from universal_registry.care.doctor import fixes, repairs
+    from universal_registry.cli.db import bring_up
+    from universal_registry.kernel.errors import RegistryError
+
+    for name in fixes(facts_of(loaded)):
+        try:
+            repairs(loaded.settings.home, lambda: bring_up(loaded.settings))[name]()
+        except (RegistryError, OSError) as error:
+            note(f"{name}: not put right: {error}")
+        else:
+            note(f"{name}: put right")
+
+
+def facts_of(loaded: Loaded) -> Facts:
+    """What is seen from outside, and what the registry answers. Each trouble is a fact, too. Changes nothing."""
+    from universal_registry.care.looking import look_at
+    from universal_registry.client.http import find_daemon
+    from universal_registry.kernel.errors import RegistryError
+    from universal_registry.kernel.settings import Places
+    from universal_registry.kernel.world import SystemWorld
+
+    settings = loaded.settings
+    facts = look_at(settings, SystemWorld(), answers=find_daemon(Places(settings.home)) is not None)
+    facts.settings_warnings = loaded.warnings
+    if not facts.initialised:
+        return facts
+    try:
+        with session() as asked:
+            facts.status, facts.keys = asked.read("/v1/-/status"), asked.read("/v1/-/keys")
+            if asked.daemon is not None:
+                facts.health = asked.request("GET", "/health").json()
+    except RegistryError as error:
+        facts.silent = str(error)
+    return facts
