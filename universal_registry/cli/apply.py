@@ -9,10 +9,11 @@ from typing import Any
 import click
 
 from universal_registry.cli.command import Example, command
-from universal_registry.cli.documents import Placed, gather
+from universal_registry.cli.documents import Placed, gather, operations
+from universal_registry.cli.foretelling import dry_run_option, foretell
 from universal_registry.cli.output import json_text, tell, write
 from universal_registry.cli.records import key_text
-from universal_registry.cli.session import note, session, warn
+from universal_registry.cli.session import Session, note, session, warn
 from universal_registry.kernel.errors import Invalid, RegistryError
 
 _MOST_LISTED = 20
@@ -29,9 +30,12 @@ _NUMBERED = re.compile(r"^operation \d+: ")
 @click.option("--merge", is_flag=True, help="Keep what the documents do not mention.")
 @click.option("--strict", is_flag=True, help="Refuse fields that a kind does not declare.")
 @click.option("-m", "--message", metavar="TEXT", help="Why, for the log.")
+@dry_run_option()
 @click.option("-v", "--verbose", is_flag=True, help="Name each record, also above 20.")
 @click.option("-o", "--output", type=click.Choice(("text", "json", "ndjson")), default="text", help="The form.")
-def apply(files: tuple[str, ...], merge: bool, strict: bool, message: str | None, verbose: bool, output: str) -> None:
+def apply(
+    files: tuple[str, ...], merge: bool, strict: bool, message: str | None, dry_run: bool, verbose: bool, output: str
+) -> None:
     """Create or replace records from files: all of them, as one revision, or none.
 
     YAML, JSON and NDJSON, with any number of documents, up to 10,000 in all. `meta.revision` in a document makes it
@@ -42,6 +46,9 @@ def apply(files: tuple[str, ...], merge: bool, strict: bool, message: str | None
         note("no documents, nothing to do")
         return
     with session() as asked:
+        if dry_run:
+            rehearse(asked, placed, "merge" if merge else "put", output, strict=strict)
+            return
         answer = _send(asked.write, placed, {"mode": "merge" if merge else None, "strict": strict or None}, message)
     warn(answer["warnings"])
     if output == "json":
@@ -51,6 +58,14 @@ def apply(files: tuple[str, ...], merge: bool, strict: bool, message: str | None
     counts = Counter(result["effect"] for result in answer["results"])
     said = ", ".join(f"{counts[word]} {word}" for word in ("created", "updated", "unchanged") if counts[word])
     note(f"{said}, revision {answer['revision']}")
+
+
+def rehearse(asked: Session, placed: list[Placed], op: str, output: str, *, strict: bool) -> bool:
+    """Show what applying would change; whether that is anything. Raises Invalid naming the document."""
+    try:
+        return foretell(asked, operations(placed, op), output, strict=strict)
+    except Invalid as error:
+        raise located(error, placed) from None
 
 
 def _show(answer: dict[str, Any], output: str, *, verbose: bool) -> None:

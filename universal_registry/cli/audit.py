@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from universal_registry.cli.command import Command, Example, Group, output_option
-from universal_registry.cli.output import Column, Shape, emit, json_text, write
+from universal_registry.cli.command import Command, Example, Group, answer_option, output_option
+from universal_registry.cli.compact import complete_since
+from universal_registry.cli.output import Column, Shape, emit, json_text, told_in_words, write, write_value
 from universal_registry.cli.session import current_settings, session
 
 if TYPE_CHECKING:
@@ -90,21 +91,24 @@ def anchor() -> None:
 @click.option(
     "--anchor", "anchors", multiple=True, metavar="FILE|-|ANCHOR", help="Compare with every anchor in it; repeatable."
 )
-@click.option("-o", "--output", type=click.Choice(("text", "json")), default="text", help="The form.")
+@answer_option()
 def verify(anchors: tuple[str, ...], output: str) -> None:
     """Check the chains: the change log with bodies and records, both audit trails, and that they agree with anchors.
 
     Reads the stores itself, without the daemon. Names the first row that does not fit, and exits with 1. Without an
     anchor, rows cut off at the end cannot be missed.
     """
+    import msgspec
+
     given = [each for word in anchors for each in _anchors(word)]
     found = asyncio.run(_verify(current_settings(), given))
-    if output == "json":
-        checked = {"revision": found.checked.revision, "lines": found.checked.lines, "records": found.checked.records}
+    if not told_in_words(output):
+        checked = msgspec.structs.asdict(found.checked)
         rows = {"registry": found.registry, "propagation": found.propagation}
-        write(json_text({"ok": True, **checked, "rows": rows, "anchors": found.anchors}))
+        write_value({"ok": True, **checked, "rows": rows, "anchors": found.anchors}, output)
         return
-    write(f"whole: {found.checked.lines} lines of the change log up to revision {found.checked.revision}")
+    log = found.checked
+    write(f"whole: {log.lines} lines of the change log up to revision {log.revision}{complete_since(log)}")
     write(f"whole: {found.registry} rows of the registry store's trail, {found.propagation} of the propagation store's")
     write(f"anchors that agree: {found.anchors}" if found.anchors else "no anchor: a cut at the end would not show")
 

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import click
 
+from universal_registry.cli.contexts import CONTEXT, HOME
 from universal_registry.cli.getting import FORMS as OUTPUTS
-from universal_registry.cli.session import HOME
+from universal_registry.cli.output import QUERY
 
 HELP_NAMES = ["-h", "--help"]
 _WIDTH = 100
@@ -26,11 +27,25 @@ def _set_home(_context: click.Context, _parameter: click.Parameter, value: str |
         HOME.set(value)
 
 
-def home_option() -> click.Option:
-    """`--home`, which every command takes."""
-    return click.Option(
-        ["--home"], metavar="FOLDER", expose_value=False, callback=_set_home, help="The registry's folder."
-    )
+def _set_context(_context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        CONTEXT.set(value)
+
+
+def place_options() -> list[click.Parameter]:
+    """`--home` and `--context`, which every command takes."""
+    return [
+        click.Option(
+            ["--home"], metavar="FOLDER", expose_value=False, callback=_set_home, help="The registry's folder."
+        ),
+        click.Option(
+            ["--context"],
+            metavar="NAME",
+            expose_value=False,
+            callback=_set_context,
+            help="The registry of that name, see `ureg context`.",
+        ),
+    ]
 
 
 class Command(click.Command):
@@ -44,7 +59,7 @@ class Command(click.Command):
         super().__init__(*args, **more)
         self.examples = tuple(examples)
         self._valued = valued or {}
-        self.params.append(home_option())
+        self.params += place_options()
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """`--wait` alone must not eat the word after it."""
@@ -66,7 +81,7 @@ class Group(click.Group):
         more["context_settings"] = {"help_option_names": HELP_NAMES, "max_content_width": _WIDTH}
         super().__init__(*args, **more)
         self.examples = tuple(examples)
-        self.params.append(home_option())
+        self.params += place_options()
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Called without a word it shows its help."""
@@ -119,11 +134,43 @@ def command(
     return click.command(name, cls=Command, examples=examples, valued=valued, **more)
 
 
+def options(*each: Decorator) -> Decorator:
+    """Several options as one decorator, in the order in which help shows them."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(each):
+            function = option(function)
+        return function
+
+    return decorate
+
+
 def output_option(*outputs: str, default: str = "table") -> Decorator:
-    """`-o`: how what was read is written."""
-    return click.option(
+    """`-o` and `--query`: how what was read is written."""
+    form = click.option(
         "-o", "--output", type=click.Choice(outputs or OUTPUTS), default=default, show_default=True, help="The form."
     )
+    query = click.option(
+        "--query",
+        metavar="EXPRESSION",
+        expose_value=False,
+        callback=_set_query,
+        help="Write what this JMESPath expression makes of the JSON.",
+    )
+    return lambda function: form(query(function))
+
+
+def _set_query(_context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        from universal_registry.cli.querying import check
+
+        check(value)
+    QUERY.set(value)
+
+
+def answer_option() -> Decorator:
+    """`-o` and `--query` of commands that read one answer: told in words, or as the value."""
+    return output_option("text", "json", default="text")
 
 
 def namespace_option(help_text: str) -> Decorator:

@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from universal_registry.cli.command import Command, Example, Group, output_option, result_option
+from universal_registry.cli.command import Command, Example, Group, answer_option, output_option, result_option
 from universal_registry.cli.grid import escaped
-from universal_registry.cli.output import Column, Shape, emit, json_text, tell, write
+from universal_registry.cli.output import Column, Shape, emit, json_text, tell, told_in_words, write, write_value
 from universal_registry.cli.session import Session, note, session
 from universal_registry.kernel.errors import NotFound, UsageError
 
@@ -65,13 +65,13 @@ def ls(output: str) -> None:
 )
 @click.argument("record")
 @click.option("-n", "--namespace", metavar="NAMESPACE", help="Of the record.")
-@click.option("-o", "--output", type=click.Choice(("text", "json")), default="text", help="The form.")
+@answer_option()
 def show(record: str, namespace: str | None, output: str) -> None:
     """The values of each field in conflict: number 0 is what is shown, or that there is none."""
     with session() as asked:
         found = _find(asked, record, namespace)
-    if output == "json":
-        write(json_text(found, indent=2))
+    if not told_in_words(output):
+        write_value(found, output)
         return
     if found["held"]:
         tell(f"held: {found['held']}")

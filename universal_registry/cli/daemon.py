@@ -33,7 +33,7 @@ def _address_options(function: click.decorators.FC) -> click.decorators.FC:
 @_address_options
 def serve(listen: str | None, socket: str | None) -> int:
     """Run the daemon in the foreground, until SIGTERM or SIGINT; a home is made where there is none."""
-    from universal_registry.app import serve as run
+    from universal_registry.serving import serve as run
 
     loaded = loaded_settings(listen=listen, socket=socket)
     return run(loaded.settings, notes=loaded.warnings)
@@ -43,7 +43,7 @@ def serve(listen: str | None, socket: str | None) -> int:
 @_address_options
 def up(listen: str | None, socket: str | None) -> None:
     """Start the daemon in the background and wait until it is ready. One that runs already is left alone."""
-    from universal_registry.app import up as start
+    from universal_registry.serving import up as start
 
     loaded = loaded_settings(listen=listen, socket=socket)
     warn(list(loaded.warnings))
@@ -55,7 +55,7 @@ def up(listen: str | None, socket: str | None) -> None:
 @command("down", Example("ureg down"))
 def down() -> None:
     """Stop the daemon: deliveries under way get their time, nothing that waits is lost."""
-    from universal_registry.app import down as stop
+    from universal_registry.serving import down as stop
 
     stopped = stop(current_settings())
     if stopped.pid is None:

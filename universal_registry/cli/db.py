@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from universal_registry.cli.command import Command, Example, Group, output_option
+from universal_registry.cli.compact import compact, complete_since
 from universal_registry.cli.output import Column, Shape, emit, json_text, write
 from universal_registry.cli.session import current_settings, note
 from universal_registry.kernel.settings import Places
@@ -31,6 +32,9 @@ def db() -> None:
     """The stores themselves: are they sound, and of this version?"""
 
 
+db.add_command(compact)
+
+
 @db.command("check", cls=Command, examples=(Example("ureg db check", "with a daemon or without"),))
 @click.option("-o", "--output", type=click.Choice(("text", "json")), default="text", help="The form.")
 def check(output: str) -> None:
@@ -42,9 +46,11 @@ def check(output: str) -> None:
     settings = current_settings()
     found = asyncio.run(_check(settings, progress()))
     if output == "json":
-        write(json_text({"ok": True, "revision": found.revision, "lines": found.lines, "records": found.records}))
+        counts = {"since": found.since, "lines": found.lines, "records": found.records}
+        write(json_text({"ok": True, "revision": found.revision, **counts}))
     else:
-        write(f"sound: {found.lines} lines up to revision {found.revision}, {found.records} records")
+        since = complete_since(found)
+        write(f"sound: {found.lines} lines up to revision {found.revision}{since}; {found.records} records")
 
 
 def progress() -> Callable[[str], None]:
@@ -88,7 +94,7 @@ def migrate(dry_run: bool, output: str) -> None:
     found = _pending(settings)
     emit([step._asdict() for step in found], output, _SHAPE)
     if found and not dry_run:
-        asyncio.run(_migrate(settings))
+        bring_up(settings)
         note(f"{len(found)} done")
 
 
@@ -110,8 +116,47 @@ def _initialised(settings: Settings) -> Places:
     return places
 
 
+def bring_up(settings: Settings) -> None:
+    """Run the migrations that are missing. Raises what opening the stores raises."""
+    asyncio.run(_migrate(settings))
+
+
 async def _migrate(settings: Settings) -> None:
     from universal_registry.app import open_app
     from universal_registry.kernel.world import SystemWorld
 
     await (await open_app(settings, world=SystemWorld())).close()
+
+
+@db.command(
+    "to-postgres",
+    cls=Command,
+    examples=(Example("REGISTRY_DB_HOST=db.internal ureg db to-postgres", "with REGISTRY_DB_NAME, _USER, _PASSWORD"),),
+)
+@click.option("-o", "--output", type=click.Choice(("text", "json")), default="text", help="The form.")
+def to_postgres(output: str) -> None:
+    """Move the SQLite files of this home into the empty PostgreSQL database that the settings name, and compare both.
+
+    All in one transaction: what stops it leaves both sides as they were. Readers, targets and peers go on from their
+    places. The files are kept under other names. No daemon may run meanwhile.
+    """
+    from universal_registry.care.restore import move_to_postgres
+    from universal_registry.kernel.errors import UsageError
+    from universal_registry.kernel.world import SystemWorld
+    from universal_registry.storage.home import is_initialised, none_here
+
+    settings = current_settings()
+    if settings.database is None:
+        raise UsageError(
+            "the settings name no PostgreSQL database", hint="set REGISTRY_DB_HOST, see docs/how-to/postgresql.md"
+        )
+    places = Places(settings.home)
+    if not is_initialised(places, settings.key_file):
+        raise none_here(places)
+    done = asyncio.run(move_to_postgres(settings, settings.database, SystemWorld()))
+    if output == "json":
+        value = {"rows": done.rows, "revision": done.point.revision, "incarnation": done.point.incarnation}
+        write(json_text({**value, "aside": done.aside, "again": done.again}))
+        return
+    write(f"{done.rows} rows moved, each as it was; revision {done.point.revision}")
+    note(f"the SQLite files are kept: {done.aside}; keep REGISTRY_DB_HOST set for the daemon too, then: ureg up")

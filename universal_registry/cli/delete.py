@@ -7,9 +7,10 @@ from typing import Any
 import click
 
 from universal_registry.cli.command import Example, command, namespace_option, result_option
+from universal_registry.cli.foretelling import dry_run_option, foretell, operation
 from universal_registry.cli.output import json_text, tell, write
 from universal_registry.cli.records import find_elsewhere, key_text, split_reference
-from universal_registry.cli.session import Session, session
+from universal_registry.cli.session import Session, note, session
 from universal_registry.client.http import record_path
 from universal_registry.kernel.errors import NotFound, UsageError
 from universal_registry.kernel.ids import DEFAULT_NAMESPACE
@@ -27,9 +28,16 @@ from universal_registry.kernel.ids import DEFAULT_NAMESPACE
 @namespace_option("Where; `default` if absent.")
 @click.option("--missing-ok", is_flag=True, help="No error when there is none.")
 @click.option("-m", "--message", default="", metavar="TEXT", help="Why, for the log.")
+@dry_run_option()
 @result_option()
 def delete(
-    kind: str, names: tuple[str, ...], namespace: str | None, missing_ok: bool, message: str, output: str
+    kind: str,
+    names: tuple[str, ...],
+    namespace: str | None,
+    missing_ok: bool,
+    message: str,
+    dry_run: bool,
+    output: str,
 ) -> None:
     """Remove records. Their history stays in the log."""
     if not names:
@@ -41,8 +49,15 @@ def delete(
         raise UsageError("--missing-ok is for one NAME", hint="several are removed all or none")
     with session() as asked:
         try:
+            if dry_run:
+                place = namespace or DEFAULT_NAMESPACE
+                foretell(asked, [operation("delete", kind, name, place, {}) for name in names], output)
+                return
             answer = _delete(asked, kind, names, namespace or DEFAULT_NAMESPACE, missing_ok, message)
         except NotFound as error:
+            if dry_run and missing_ok:
+                note("nothing would change: there is none")
+                return
             if namespace is None and len(names) == 1:
                 raise _elsewhere(asked, kind, names[0], error) from None
             raise

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from universal_registry.cli.command import Command, Example, Group, namespace_option, output_option, result_option
+from universal_registry.cli.command import Command, Example, Group, answer_option, namespace_option, output_option
 from universal_registry.cli.dead_letters import redrive, skip
-from universal_registry.cli.output import Column, Shape, emit, json_text, tell, write
+from universal_registry.cli.output import Column, Shape, emit, tell, told_in_words, write_value
 from universal_registry.cli.session import note, session
 from universal_registry.cli.targets import short_target
 from universal_registry.client.http import quote
@@ -91,13 +91,13 @@ def attempts(delivery_id: str, output: str) -> None:
 
 @delivery.command("why", cls=Command, examples=(Example("ureg delivery why dlv_0a1b2c"),))
 @click.argument("delivery_id", metavar="DELIVERY")
-@result_option()
+@answer_option()
 def why(delivery_id: str, output: str) -> None:
     """Why a delivery is where it is: what scheduled it, what it waits for, the breaker, the last answer."""
     with session() as asked:
         found = asked.read(f"/v1/-/deliveries/{quote(delivery_id)}/why")
-    if output == "json":
-        write(json_text(found, indent=2))
+    if not told_in_words(output):
+        write_value(found, output)
         return
     tell(f"{found['delivery']} to {short_target(found['target'] or '?')}: {found['state']}")
     tell(f"scheduled  {found['scheduled']}")

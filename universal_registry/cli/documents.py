@@ -6,7 +6,7 @@ import os
 from typing import Any, NamedTuple
 
 from universal_registry.cli.reading import LIMIT, read_file, read_input, unreadable
-from universal_registry.kernel.errors import NotFound, RegistryError, TooLarge
+from universal_registry.kernel.errors import Invalid, NotFound, RegistryError, TooLarge
 from universal_registry.kernel.limits import Limits
 from universal_registry.kernel.loader import load_json, load_ndjson, load_yaml
 
@@ -35,6 +35,14 @@ def gather(paths: tuple[str, ...]) -> list[Placed]:
                 if len(found) > MOST:
                     raise TooLarge(f"more than {MOST} documents", hint="apply them in parts")
     return found
+
+
+def operations(placed: list[Placed], op: str) -> list[dict[str, Any]]:
+    """The documents as operations of a batch. Raises Invalid naming the place of what is no record."""
+    for each in placed:
+        if not isinstance(each.value, dict) or "op" in each.value:
+            raise Invalid(f"{each.place} is not a record", hint='it begins like {"kind": ..., "name": ...}')
+    return [{**each.value, "op": op} for each in placed]
 
 
 def _files(path: str) -> list[str]:

@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 from universal_registry.cli.catalogue import one_kind
-from universal_registry.cli.command import Example, command
+from universal_registry.cli.command import Example, command, output_option
 from universal_registry.cli.grid import cell, table, terminal_width
-from universal_registry.cli.output import write, write_value
+from universal_registry.cli.output import told_in_words, write, write_value
 from universal_registry.kernel.errors import NotFound
 
 
@@ -21,13 +21,13 @@ from universal_registry.kernel.errors import NotFound
     Example("ureg explain alias -o json", "with its JSON Schema"),
 )
 @click.argument("what", metavar="KIND[.FIELD]")
-@click.option("-o", "--output", type=click.Choice(("table", "json", "yaml")), default="table", help="The form.")
+@output_option("table", "json", "yaml")
 def explain(what: str, output: str) -> None:
     """What a kind, or one field of it, means."""
     word, _, path = what.partition(".")
     kind = one_kind(word)
     found = _field(kind, path) if path else kind
-    if output != "table":
+    if not told_in_words(output):
         write_value(found, output)
     elif path:
         _show_field(found, f"{kind['name']}.{path}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from universal_registry.cli.output import emit
+from universal_registry.cli.output import QUERY, emit, told_in_words
 from universal_registry.cli.records import fetch, kind_of, record_shape, split_reference
 from universal_registry.cli.session import session
 from universal_registry.kernel.errors import UsageError
@@ -40,7 +40,7 @@ def show(asked: Question) -> None:
     if asked.start is not None:
         raise UsageError("--from is for a watch", hint="ureg get KIND -w --from now")
     with session() as registry:
-        described = kind_of(registry, kind) if asked.output == "table" else {}
+        described = kind_of(registry, kind) if told_in_words(asked.output) else {}
         shape = record_shape(described, namespaces=asked.namespace is None)
         if name is not None:
             emit([fetch(registry, kind, name, asked.namespace, asked.rev)], asked.output, shape, single=True)
@@ -53,6 +53,8 @@ def _watch(asked: Question, kind: str, name: str | None, filters: Mapping[str, S
     from universal_registry.cli.watching import follow
     from universal_registry.registry.selector import exact_name
 
+    if QUERY.get() is not None:
+        raise UsageError("--query and --watch are both given", hint="-o ndjson writes a frame a line")
     if asked.rev is not None:
         raise UsageError("--rev and --watch are both given", hint="a watch begins at a cursor: --from")
     place = {"namespace": asked.namespace} if asked.namespace else {}

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import click
 
-from universal_registry.cli.command import Example, command
-from universal_registry.cli.output import json_text, tell, write
+from universal_registry.cli.command import Example, answer_option, command
+from universal_registry.cli.output import tell, told_in_words, write, write_value
 from universal_registry.cli.session import session
 from universal_registry.kernel.errors import Unreachable
 
 
 @command("health", Example("ureg health"), Example("ureg health -o json"))
-@click.option("-o", "--output", type=click.Choice(("text", "json")), default="text", help="The form.")
+@answer_option()
 def health(output: str) -> int:
     """Look now whether the database can be used and all workers are at work. Exits with 1 and says what is wrong when
     not, with 7 when no daemon runs."""
@@ -19,8 +19,8 @@ def health(output: str) -> int:
         if asked.daemon is None:
             raise Unreachable("no daemon runs here", hint="ureg up")
         found = asked.request("GET", "/health").json()
-    if output == "json":
-        write(json_text(found))
+    if not told_in_words(output):
+        write_value(found, output)
     else:
         tell(f"{found['status']}{': ' + found['reason'] if found.get('reason') else ''}")
         for name, worker in found["workers"].items():

@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
-from universal_registry.cli.apply import located
+from universal_registry.cli.apply import located, rehearse
 from universal_registry.cli.command import Example, command, result_option
 from universal_registry.cli.documents import MOST, Placed, read_documents
+from universal_registry.cli.foretelling import dry_run_option
 from universal_registry.cli.output import json_text, write
 from universal_registry.cli.session import Session, note, session, warn
 from universal_registry.kernel.errors import Invalid, TooLarge
@@ -26,8 +27,9 @@ _WORTH_TELLING = 1000  # documents; fewer are done before anybody wonders
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--strict", is_flag=True, help="Refuse fields that a kind does not declare.")
 @click.option("-m", "--message", metavar="TEXT", help="Why, for the log.")
+@dry_run_option()
 @result_option()
-def import_(files: tuple[str, ...], strict: bool, message: str | None, output: str) -> None:
+def import_(files: tuple[str, ...], strict: bool, message: str | None, dry_run: bool, output: str) -> None:
     """Put back records that were exported: all of them, as one revision, or none.
 
     JSON, YAML or NDJSON, up to 10,000 records and 16 MiB. Unlike `apply`, it takes no heed of `meta`: the records
@@ -39,6 +41,9 @@ def import_(files: tuple[str, ...], strict: bool, message: str | None, output: s
         note("no records, nothing to do")
         return
     with session() as asked:
+        if dry_run:
+            rehearse(asked, placed, "put", output, strict=strict)
+            return
         answer = _send(asked, placed, {"strict": strict or None, "message": message})
     warn(answer["warnings"])
     if output == "json":

@@ -227,7 +227,7 @@ def retire(kid: str, output: str) -> None:
 
 # --- backup and restore ---------------------------------------------------------------------------------------------
 
-_passphrase_option = click.option(
+passphrase_option = click.option(
     "--passphrase-file", metavar="FILE|-", help="Read the passphrase from this file's first line; - is standard input."
 )
 
@@ -241,7 +241,7 @@ _passphrase_option = click.option(
     ),
 )
 @click.argument("file")
-@_passphrase_option
+@passphrase_option
 def backup(file: str, passphrase_file: str | None) -> None:
     """Write all keys of this home into a new file (mode 0600), under a passphrase.
 
@@ -249,6 +249,7 @@ def backup(file: str, passphrase_file: str | None) -> None:
     """
     from pathlib import Path
 
+    from universal_registry.care.marks import KEY_BACKUP, mark
     from universal_registry.kernel.errors import Conflict
     from universal_registry.kernel.world import SystemWorld
     from universal_registry.security.key_backup import wrap_keys
@@ -259,7 +260,8 @@ def backup(file: str, passphrase_file: str | None) -> None:
     path = Path(file)
     if path.exists():  # before anybody types a passphrase; `write_private` is what makes it sure
         raise Conflict(f"{path} is there already", hint="name a file that is not: nothing is overwritten")
-    write_private(path, wrap_keys(ring, _passphrase(passphrase_file, twice=True), world), world)
+    write_private(path, wrap_keys(ring, passphrase(passphrase_file, twice=True), world), world)
+    mark(current_settings().home, KEY_BACKUP, world, kids=sorted(ring.keys), file=str(path.absolute()))
     tell(f"{_counted(ring)} written to {path}; fingerprint {ring.fingerprint}")
 
 
@@ -272,7 +274,7 @@ def backup(file: str, passphrase_file: str | None) -> None:
     ),
 )
 @click.argument("file")
-@_passphrase_option
+@passphrase_option
 def restore(file: str, passphrase_file: str | None) -> None:
     """Put the keys of a backup back where they belong. Nothing is written unless the store was sealed with one of them.
 
@@ -283,7 +285,7 @@ def restore(file: str, passphrase_file: str | None) -> None:
 
     text = read_file(file)
     expected = _sealed_with()
-    ring = _named(unwrap_keys(text, _passphrase(passphrase_file, twice=False)), expected)
+    ring = _named(unwrap_keys(text, passphrase(passphrase_file, twice=False)), expected)
     files = _files()
     for kid in sorted(ring.keys.keys() - {ring.primary}):
         files.keep(ring.key(kid))
@@ -330,7 +332,7 @@ def _sealed_with() -> str | None:
     return sealed_with(Places(settings.home).registry_db)
 
 
-def _passphrase(file: str | None, *, twice: bool) -> str:
+def passphrase(file: str | None, *, twice: bool) -> str:
     """From a file or standard input (the first line), else asked for."""
     import sys
 

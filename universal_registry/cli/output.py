@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from universal_registry.cli.grid import cell, escaped, table, terminal_width
 
 Item = dict[str, Any]
+QUERY: ContextVar[str | None] = ContextVar("query", default=None)
+"""What `--query` said."""
 
 
 class Column(NamedTuple):
@@ -57,7 +60,10 @@ def json_text(value: Any, *, indent: int | None = None) -> str:
 
 def emit(items: Iterable[Item], output: str, shape: Shape, *, single: bool = False) -> None:
     """Write the items. `single`: there is one, asked for by name; then JSON is that object and no array."""
-    if output == "table":
+    if (expression := QUERY.get()) is not None:
+        found = list(items)
+        _query(found[0] if single else found, expression, output)
+    elif output == "table":
         _table(list(items), shape)
     elif output == "json":
         found = list(items)
@@ -67,6 +73,17 @@ def emit(items: Iterable[Item], output: str, shape: Shape, *, single: bool = Fal
             write(_one(item, output, shape, number))
 
 
+def told_in_words(output: str) -> bool:
+    """Whether an answer that is no list is told to people: neither a form nor a query asks for its value."""
+    return output in ("table", "text") and QUERY.get() is None
+
+
+def _query(value: Any, expression: str, output: str) -> None:
+    from universal_registry.cli.querying import answer
+
+    answer(value, expression, output)
+
+
 def _one(item: Item, output: str, shape: Shape, number: int) -> str:
     if output == "ndjson":
         return json_text(item)
@@ -74,13 +91,14 @@ def _one(item: Item, output: str, shape: Shape, number: int) -> str:
         name = shape.name(item)
         return escaped(name) if sys.stdout.isatty() else name
     if output == "tsv":
-        return "\t".join(_tsv_cell(column.of(item)) for column in shape.tsv or shape.columns)
+        return "\t".join(tsv_cell(column.of(item)) for column in shape.tsv or shape.columns)
     from universal_registry.cli.yamltext import yaml_text
 
     return ("---\n" if number else "") + yaml_text(item).rstrip("\n")
 
 
-def _tsv_cell(value: Any) -> str:
+def tsv_cell(value: Any) -> str:
+    """A value as a cell of TSV: no tab and no line end in it."""
     if value is None:
         return ""
     if isinstance(value, str):
@@ -102,13 +120,15 @@ def _table(items: list[Item], shape: Shape) -> None:
 
 def write_value(value: Any, output: str) -> None:
     """One answer that is no list, as JSON, NDJSON, YAML, or TSV (a dotted path and a value a line)."""
-    if output == "yaml":
+    if (expression := QUERY.get()) is not None:
+        _query(value, expression, output)
+    elif output == "yaml":
         from universal_registry.cli.yamltext import yaml_text
 
         sys.stdout.write(yaml_text(value))
     elif output == "tsv":
         for path, leaf in _leaves(value, ""):
-            write(f"{escaped(path)}\t{_tsv_cell(leaf)}")
+            write(f"{escaped(path)}\t{tsv_cell(leaf)}")
     else:
         write(json_text(value, indent=2 if output == "json" else None))
 

@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import click
 
-from universal_registry.cli.command import Example, command, result_option
+from universal_registry.cli.command import Example, command, options, result_option
 from universal_registry.cli.propagating import data_word, last_is_data, names_in, next_word, only_targets, run_mode
 from universal_registry.cli.waiting import DEFAULT
-
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-
-
-def _options(*options: Decorator) -> Decorator:
-    """Options in the order in which help shows them."""
-
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            function = option(function)
-        return function
-
-    return decorate
-
 
 _SOURCE = click.option("--source", metavar="SOURCE", help="[KIND/]NAME, or a selector such as kind=alias.")
 _TARGET = click.option("--target", metavar="TARGET", help="The name of a target, or a URL.")
@@ -52,7 +37,7 @@ _OUTCOME = (
     valued={"--wait": DEFAULT},
 )
 @click.argument("words", nargs=-1, metavar="[SOURCE TARGET [DATA [PROTOCOL]]]")
-@_options(_SOURCE, _TARGET, *_ONE_SHOT, _STRICT, *_OUTCOME)
+@options(_SOURCE, _TARGET, *_ONE_SHOT, _STRICT, *_OUTCOME)
 def unidirectional(words: tuple[str, ...], source: str | None, target: str | None, **more: Any) -> None:
     """Send a source to one target.
 
@@ -71,7 +56,7 @@ def unidirectional(words: tuple[str, ...], source: str | None, target: str | Non
     Example("ureg bidirectional service1 service2", "the same without flags"),
 )
 @click.argument("words", nargs=-1, metavar="[SOURCE PEER [DATA [PROTOCOL]]]")
-@_options(
+@options(
     _SOURCE,
     click.option("--target", metavar="PEER", help="The name of another registry that is linked to this one."),
     click.option("--data", metavar="DATA", help="Refused: what is sent once does not come back."),
@@ -99,7 +84,7 @@ def bidirectional(words: tuple[str, ...], source: str | None, target: str | None
     valued={"--wait": DEFAULT},
 )
 @click.argument("words", nargs=-1, metavar="[SOURCE TARGET... DATA]")
-@_options(_SOURCE, _TARGETS, *_ONE_SHOT, _STRICT, *_OUTCOME)
+@options(_SOURCE, _TARGETS, *_ONE_SHOT, _STRICT, *_OUTCOME)
 def multicast(words: tuple[str, ...], source: str | None, targets: tuple[str, ...], **more: Any) -> None:
     """Send a source to some targets.
 
@@ -122,7 +107,7 @@ def multicast(words: tuple[str, ...], source: str | None, targets: tuple[str, ..
     valued={"--wait": DEFAULT},
 )
 @click.argument("words", nargs=-1, metavar="[SOURCE [DATA [PROTOCOL]]]")
-@_options(
+@options(
     _SOURCE,
     click.option("--exclude", multiple=True, metavar="A,B", help="Names, globs, namespaces, environments or labels."),
     click.option("--follow", is_flag=True, help="Also to targets that are added later, from then on."),
@@ -148,7 +133,7 @@ def broadcast(words: tuple[str, ...], source: str | None, exclude: tuple[str, ..
     valued={"--wait": DEFAULT},
 )
 @click.argument("words", nargs=-1, metavar="[SOURCE TARGET...]")
-@_options(_SOURCE, _TARGETS, *_ONE_SHOT, _STRICT, *_OUTCOME)
+@options(_SOURCE, _TARGETS, *_ONE_SHOT, _STRICT, *_OUTCOME)
 def fanout(words: tuple[str, ...], source: str | None, targets: tuple[str, ...], **more: Any) -> None:
     """Send a source to many targets side by side.
 
@@ -166,7 +151,7 @@ def fanout(words: tuple[str, ...], source: str | None, targets: tuple[str, ...],
     valued={"--wait": DEFAULT},
 )
 @click.argument("words", nargs=-1, metavar="[SOURCE TARGET...]")
-@_options(
+@options(
     _SOURCE,
     _TARGETS,
     click.option("--on-failure", type=click.Choice(("stop", "skip")), help="When a hop is given up: stop if absent."),
@@ -191,7 +176,7 @@ def chain(words: tuple[str, ...], source: str | None, targets: tuple[str, ...], 
     Example('ureg mesh --source kind=alias --targets "north,south"'),
 )
 @click.argument("words", nargs=-1, metavar="[PEER...]")
-@_options(
+@options(
     click.option("--source", metavar="SOURCE", help="[KIND/]NAME or a selector; all records if absent."),
     click.option("--targets", multiple=True, metavar="A,B", help="Names of linked registries; may be repeated."),
     _STRICT,

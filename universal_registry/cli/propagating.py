@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from universal_registry.cli.board import board
 from universal_registry.cli.output import json_text, write
 from universal_registry.cli.session import Session, note, session, warn
 from universal_registry.cli.targets import short_target
@@ -131,7 +132,7 @@ def _follow(asked: Session, answer: dict[str, Any], wait: Wait | None) -> dict[s
     """How far the session is: after waiting, or at once."""
     if wait is not None:
         try:
-            return await_session(asked, str(answer["session"]), wait, note)
+            return await_session(asked, str(answer["session"]), wait, board(note))
         except KeyboardInterrupt:
             note(f"it goes on; ureg session get {answer['session']}")
             raise

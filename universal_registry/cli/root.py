@@ -64,7 +64,7 @@ def root() -> Group:
         help="Change something once. It arrives everywhere, and you can see that it did.",
         subcommand_metavar="COMMAND ...",
         epilog="Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 not allowed, 5 conflict, 6 invalid data, "
-        "7 no daemon, 8 partly delivered, 9 refused, 124 timed out, 130 interrupted.",
+        "7 no daemon, 8 partly delivered, 9 refused, 10 warnings, 124 timed out, 130 interrupted.",
     )
     made.params.append(
         click.Option(["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show it.")

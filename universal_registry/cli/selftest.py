@@ -20,7 +20,7 @@ def selftest() -> None:
     "sync",
     cls=Command,
     examples=(
-        Example("ureg selftest sync --seeds 1000", "some minutes"),
+        Example("ureg selftest sync --seeds 1000", "a minute or two"),
         Example("ureg selftest sync --seed 7"),
     ),
 )
@@ -47,13 +47,13 @@ async def _simulate(seeds: range) -> None:
     """Run these, and tell. Raises Corrupt at the first that fails."""
     from universal_registry.kernel.errors import Corrupt
     from universal_registry.registry.catalogue import load_catalogue
-    from universal_registry.storage.sync_machines import SqliteEngine, Workshop
+    from universal_registry.storage.sync_machines import SqliteEngine, Workshop, catalogue_of_simulation
     from universal_registry.sync.oracle import Violation
     from universal_registry.sync.simulator import simulate
 
     writes = frames = 0
     with tempfile.TemporaryDirectory(prefix="ureg-selftest-") as folder:
-        catalogue = load_catalogue()
+        catalogue = catalogue_of_simulation(load_catalogue())
         engine = SqliteEngine(Path(folder) / "template.db", catalogue)
         machines = Workshop(Path(folder), engine, catalogue)
         for seed in seeds:

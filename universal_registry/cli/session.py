@@ -3,33 +3,47 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
-from universal_registry.client.http import Caller, Client, Query, Reply, find_daemon
-from universal_registry.environment import Loaded, load
-from universal_registry.kernel.errors import RegistryError, Unauthenticated, UsageError
+from universal_registry.cli.contexts import HOME, Context, chosen
+from universal_registry.client.http import Caller, Client, Query, Reply, daemon_addresses, find_daemon
+from universal_registry.environment import Given, Loaded, load
+from universal_registry.kernel.errors import RegistryError, Unauthenticated, Unreachable, UsageError
 from universal_registry.kernel.settings import Places, Settings
 
 # A bulk write may take its time; whoever only asks is told sooner that nobody answers.
 _READ_SECONDS, _WRITE_SECONDS = 20.0, 120.0
-HOME: ContextVar[str | None] = ContextVar("home", default=None)
-"""What `--home` said, before the command or after it."""
 PAGE = 1000
 _API_HINT, _HINT = "GET /v1/-/kinds ", "`ureg kinds` lists them"
-_NOT_MINE = "run it as the user whose daemon this is, or as root"
+_NOT_MINE = "run it as the user whose daemon this is, or as root; elsewhere, with the token of a context"
 
 
 class Session:
-    """A registry to ask. `daemon`: the address of the daemon that answers, None when this process does itself."""
+    """A registry to ask. `daemon`: the address of the daemon that answers, None when this process does itself.
+    `elsewhere`: the context by which it is known, when it is not a home of this machine."""
 
-    def __init__(self, settings: Settings, caller: Caller, daemon: str | None) -> None:
-        self.settings = settings
-        self.places = Places(settings.home)
+    def __init__(
+        self, settings: Settings | None, caller: Caller, daemon: str | None, elsewhere: Context | None = None
+    ) -> None:
+        self._settings = settings
         self.caller = caller
         self.daemon = daemon
+        self.elsewhere = elsewhere
+
+    @property
+    def settings(self) -> Settings:
+        """Those of the home. Raises UsageError when it is elsewhere."""
+        if self._settings is None:
+            assert self.elsewhere is not None
+            raise _not_here(self.elsewhere)
+        return self._settings
+
+    @property
+    def places(self) -> Places:
+        """The files of the home. Raises UsageError when it is elsewhere."""
+        return Places(self.settings.home)
 
     def request(
         self,
@@ -93,24 +107,61 @@ def current_settings(**flags: object) -> Settings:
 
 
 def loaded_settings(**flags: object) -> Loaded:
-    """The settings of the running command, with what was odd about them."""
-    return load({"home": HOME.get(), **flags})
+    """The settings of the running command, with what was odd about them. Raises UsageError when its context is a
+    registry elsewhere."""
+    here = chosen()
+    if here is not None and here.home is None:
+        raise _not_here(here)
+    home = HOME.get() if here is None else Given(here.home, here.origin)
+    return load({"home": home, **flags})
+
+
+def _not_here(here: Context) -> UsageError:
+    return UsageError(
+        f"context {here.name} is at {here.url}, and this works on a registry of this machine only",
+        hint="--home FOLDER, or run it there",
+    )
 
 
 @contextmanager
 def session(*, drive: bool = True) -> Iterator[Session]:
     """Connect, and close at the end. `drive`: without a daemon, deliveries that are due are tried in this process."""
+    opened = _opened(drive=drive)
+    try:
+        yield opened
+    finally:
+        opened.caller.close()
+
+
+def _opened(*, drive: bool) -> Session:
+    here = chosen()
+    if here is not None and here.url is not None:
+        client = Client(here.address, here.token(), _READ_SECONDS, _WRITE_SECONDS, ca_file=here.ca_file)
+        return Session(None, client, here.url, here)
     settings = current_settings()
     address = find_daemon(Places(settings.home))
-    caller: Caller
     if address is None:
-        caller = _embedded(settings, drive=drive)
-    else:
-        caller = Client(address, token_for(settings, address), _READ_SECONDS, _WRITE_SECONDS)
-    try:
-        yield Session(settings, caller, address)
-    finally:
-        caller.close()
+        return Session(settings, _embedded(settings, drive=drive), None)
+    return Session(settings, Client(address, token_for(settings, address), _READ_SECONDS, _WRITE_SECONDS), address)
+
+
+def reach(what: str) -> tuple[Callable[[], Sequence[str]], str | None]:
+    """Where the daemon is, asked anew for each connection, and the token for it; for `what`, which needs one.
+
+    Raises Unreachable, UsageError where the context speaks TLS.
+    """
+    here = chosen()
+    if here is not None and here.url is not None:
+        if here.url.startswith("https://"):
+            raise UsageError(f"{what} goes to http:// and sockets only", hint=f"context {here.name} is at {here.url}")
+        address = here.address
+        return lambda: (address,), here.token()
+    settings = current_settings()
+    places = Places(settings.home)
+    found = find_daemon(places)
+    if found is None:
+        raise Unreachable(f"no daemon runs here, and {what} needs one", hint="`ureg up` starts one")
+    return lambda: daemon_addresses(places)[:1] or (found,), token_for(settings, found)
 
 
 def _embedded(settings: Settings, *, drive: bool) -> Caller:

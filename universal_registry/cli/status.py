@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
-
-from universal_registry.cli.command import Example, command
+from universal_registry.cli.command import Example, command, output_option
 from universal_registry.cli.grid import escaped
-from universal_registry.cli.output import Shape, emit, write, write_value
+from universal_registry.cli.output import Shape, emit, told_in_words, write, write_value
 from universal_registry.cli.session import Session, session
 from universal_registry.cli.targets import TARGET_COLUMNS, target_name
 from universal_registry.client.http import daemon_addresses
 
 
 @command("status", Example("ureg status"), Example("ureg status -o json"))
-@click.option(
-    "-o", "--output", type=click.Choice(("table", "json", "ndjson", "yaml", "tsv")), default="table", help="The form."
-)
+@output_option("table", "json", "ndjson", "yaml", "tsv")
 def status(output: str) -> None:
     """What there is and how it goes: the store, the daemon, targets, the queue, and what needs somebody."""
     with session() as asked:
-        found = {"home": str(asked.settings.home), "daemon": _daemon(asked), **asked.read("/v1/-/status")}
-    if output != "table":
+        home = asked.elsewhere.url if asked.elsewhere else str(asked.settings.home)
+        found = {"home": home, "daemon": _daemon(asked), **asked.read("/v1/-/status")}
+    if not told_in_words(output):
         write_value(found, output)
         return
     _show(found)
@@ -33,6 +30,8 @@ def _daemon(asked: Session) -> dict[str, Any] | None:
     `addresses` are all that it listens on."""
     from universal_registry.storage.lock import read_holder
 
+    if asked.elsewhere is not None:
+        return {"pid": None, "address": asked.daemon, "addresses": [asked.daemon]}
     holder = read_holder(asked.places.lock)
     if asked.daemon is None and (holder is None or holder.role != "daemon"):
         return None
@@ -48,6 +47,7 @@ def _show(found: dict[str, Any]) -> None:
         ("daemon", _daemon_text(found["daemon"])),
         ("queue", _queue_text(found)),
         ("delivered", f"{found['counters']['delivered']}; {found['dead']} given up"),
+        ("history", _history_text(found["history"])),
         ("routes", str(found["routes"])),
         ("streams", f"{found['streams']['open']} open; {found['streams']['messages']} messages"),
     ]
@@ -65,6 +65,12 @@ def _queue_text(found: dict[str, Any]) -> str:
     health, unread = found["health"], found["unread"]
     more = f"; {unread} revision{'' if unread == 1 else 's'} not read to the end" if unread else ""
     return f"{health['queue_depth']} pending, {health['webhooks_pending']} of them webhooks{more}"
+
+
+def _history_text(history: dict[str, int]) -> str:
+    if not history["values"]:
+        return "kept whole"
+    return f"values from revision {history['values']} on, lines from {history['lines']} on"
 
 
 def _daemon_text(daemon: dict[str, Any] | None) -> str:

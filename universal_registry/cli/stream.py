@@ -10,10 +10,9 @@ import click
 from universal_registry.cli.command import Command, Example, Group, command, output_option, result_option
 from universal_registry.cli.output import Column, Shape, emit, json_text, write
 from universal_registry.cli.reading import read_file, read_input, text_of, value_text
-from universal_registry.cli.session import current_settings, note, session, token_for
-from universal_registry.client.http import daemon_addresses, find_daemon, quote
+from universal_registry.cli.session import note, reach, session
+from universal_registry.client.http import quote
 from universal_registry.kernel.errors import Invalid, Malformed, RegistryError, Unreachable, UsageError
-from universal_registry.kernel.settings import Places, Settings
 
 PROTOCOLS = {"websocket": "WebSocketEndpoint", "ws": "WebSocketEndpoint", "wss": "WebSocketEndpoint",
              "stream": "StreamEndpoint"}  # fmt: skip
@@ -60,7 +59,7 @@ def stream() -> None:
 )
 @click.argument("selector", required=False, default="")
 @click.option("--from", "start", default="now", metavar="PLACE", help="now, list, beginning, or a cursor.")
-@output_option()
+@click.option("-o", "--output", type=click.Choice(("table", "json", "ndjson")), default="table", help="The form.")
 def tail(selector: str, start: str, output: str) -> None:
     """Follow changes over a stream, until Ctrl-C; reconnects and goes on where it was. Needs the daemon."""
     import asyncio
@@ -68,7 +67,7 @@ def tail(selector: str, start: str, output: str) -> None:
     from universal_registry.cli.watching import follow_frames
 
     query = {"select": [selector] if selector else [], "from": start}
-    asyncio.run(follow_frames(_client(), query, output))
+    asyncio.run(follow_frames(stream_client(), query, output))
 
 
 @stream.command(
@@ -94,7 +93,7 @@ def publish(file: str) -> None:
 
 async def _publish(messages: list[dict[str, Any]]) -> None:
     refused: RegistryError | None = None
-    async with _client() as client:
+    async with stream_client() as client:
         for start in range(0, len(messages), _AT_ONCE):
             try:
                 await client.push(*messages[start : start + _AT_ONCE])
@@ -129,11 +128,10 @@ def _messages(lines: list[str], name: str) -> Iterator[dict[str, Any]]:
 def send(stream_id: str, data: str, output: str) -> None:
     """Send DATA (JSON, @FILE, -; other text as a string) into a stream. It is stored: whoever is away gets it later."""
     value = _data(data)
-    settings = current_settings()
-    if find_daemon(Places(settings.home)) is None:
-        with session() as asked:
-            told = asked.write(f"/v1/-/streams/{quote(stream_id)}", {"data": value})
-    else:
+    with session() as asked:
+        by_request = asked.daemon is None or asked.elsewhere is not None
+        told = asked.write(f"/v1/-/streams/{quote(stream_id)}", {"data": value}) if by_request else None
+    if told is None:
         import asyncio
 
         told = asyncio.run(_send(stream_id, value))
@@ -141,7 +139,7 @@ def send(stream_id: str, data: str, output: str) -> None:
 
 
 async def _send(stream_id: str, value: Any) -> dict[str, Any]:
-    async with _client(stream_id) as client:
+    async with stream_client(stream_id) as client:
         (answer,) = await client.push({"type": "event", "stream": stream_id, "data": value})
     told: dict[str, Any] = answer["body"]
     return told
@@ -178,7 +176,7 @@ async def _receive(stream_id: str, start: str, count: int | None, *, cursors: bo
 
     async def told() -> None:
         left = count
-        client = _client(stream_id)
+        client = stream_client(stream_id)
         async with aclosing(client.stream(selector_of(stream_id), start=start)) as changes:
             async for change in changes:
                 if change.op != "event":
@@ -216,9 +214,7 @@ def enable_stream(stream_id: str, protocol: str) -> None:
 
     PROTOCOL is websocket (or ws, wss), or stream.
     """
-    if protocol not in PROTOCOLS:
-        others = f"; {protocol} is for targets: ureg target add" if protocol in _OTHERS else ""
-        raise UsageError(f"{protocol!r:.40} is no protocol of streams{others}", hint=", ".join(PROTOCOLS))
+    check_protocol(protocol)
     body = {"classification": PROTOCOLS[protocol], "spec": {"protocol": protocol}}
     with session() as asked:
         told = asked.request("PATCH", f"/v1/default/endpoints/{quote(stream_id)}", json=body).json()
@@ -227,6 +223,13 @@ def enable_stream(stream_id: str, protocol: str) -> None:
     if where is None:
         note("no daemon runs: nobody can receive until you run: ureg up")
     write(f"stream {told['record']['name']}: {told['effect']}")
+
+
+def check_protocol(protocol: str) -> None:
+    """Raises UsageError for what is no protocol of streams."""
+    if protocol not in PROTOCOLS:
+        others = f"; {protocol} is for targets: ureg target add" if protocol in _OTHERS else ""
+        raise UsageError(f"{protocol!r:.40} is no protocol of streams{others}", hint=", ".join(PROTOCOLS))
 
 
 def _data(word: str) -> Any:
@@ -249,15 +252,9 @@ def selector_of(stream_id: str) -> str:
     return "kind=endpoint,namespace=default,name=" + exact_name(stream_id).replace(",", "\\,")
 
 
-def _client(name: str = "") -> Any:
+def stream_client(name: str = "") -> Any:
     """A client of the daemon that runs here. Raises Unreachable."""
     from universal_registry.client.stream import StreamClient
 
-    settings: Settings = current_settings()
-    places = Places(settings.home)
-    address = find_daemon(places)
-    if address is None:
-        raise Unreachable("no daemon runs here, and a stream needs one", hint="`ureg up` starts one")
-    return StreamClient(
-        lambda: daemon_addresses(places)[:1] or (address,), token=token_for(settings, address), name=name
-    )
+    addresses, token = reach("a stream")
+    return StreamClient(addresses, token=token, name=name)

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from universal_registry.cli.command import Command, Example, Group, result_option
-from universal_registry.cli.output import json_text, write
+from universal_registry.cli.command import Command, Example, Group, answer_option, result_option
+from universal_registry.cli.output import json_text, told_in_words, write, write_value
 from universal_registry.cli.session import note, session, warn
 from universal_registry.cli.targets import short_target, target_path
 
@@ -23,7 +23,7 @@ def secret() -> None:
 
 @secret.command("show", cls=Command, examples=(Example("ureg target secret show mine > secret.txt"),))
 @click.argument("name")
-@result_option()
+@answer_option()
 def show_secret(name: str, output: str) -> None:
     """Print the signing secret, for its receiver."""
     _show(name, "secret", output)
@@ -56,7 +56,7 @@ def key() -> None:
     examples=(Example("ureg target key show mine > key.txt"), Example("ureg target key show mine -o json", "as a JWK")),
 )
 @click.argument("name")
-@result_option()
+@answer_option()
 def show_key(name: str, output: str) -> None:
     """Print the sealing key, for its receiver."""
     _show(name, "key", output)
@@ -84,8 +84,8 @@ _FIELDS = {"secret": "secret", "key": "seal_key"}
 def _show(name: str, what: str, output: str) -> None:
     with session(drive=False) as asked:
         answer = asked.read(f"{target_path(name)}/{what}")
-    if output == "json":
-        write(json_text(answer, indent=2))
+    if not told_in_words(output):
+        write_value(answer, output)
         return
     field = _FIELDS[what]
     write(answer[field])

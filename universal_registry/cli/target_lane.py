@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from universal_registry.cli.command import Command, Example, result_option
-from universal_registry.cli.output import json_text, tell, write
+from universal_registry.cli.command import Command, Example, answer_option, result_option
+from universal_registry.cli.output import tell, told_in_words, write_value
 from universal_registry.cli.session import note, session
 from universal_registry.cli.targets import short_target, target_path
 from universal_registry.cli.waiting import seconds
@@ -84,7 +84,7 @@ def enable(name: str, reason: str, output: str) -> None:
 @click.option("--open", "opened", is_flag=True, help="Open it now; then one attempt asks whether the target is back.")
 @click.option("--for", "duration", metavar="TIME", help="How long it stays open, such as 10m or 2h; 15m if absent.")
 @_WHY
-@result_option()
+@answer_option()
 def breaker(name: str, reset: bool, opened: bool, duration: str | None, reason: str, output: str) -> None:
     """Show a target's circuit breaker, or move it."""
     if reset and opened:
@@ -110,8 +110,8 @@ def _tell(name: str, body: dict[str, Any], output: str) -> None:
 
 
 def _show(answer: dict[str, Any], output: str) -> None:
-    if output == "json":
-        write(json_text(answer, indent=2))
+    if not told_in_words(output):
+        write_value(answer, output)
         return
     lane = answer["lane"] or {}
     why = f": {answer['reason']}" if answer["reason"] not in ("", answer["state"]) else ""

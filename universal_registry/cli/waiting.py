@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from universal_registry.cli.board import Board
 from universal_registry.cli.session import Session
 from universal_registry.cli.targets import short_target
 from universal_registry.client.http import quote
@@ -50,18 +50,13 @@ def seconds(text: str, option: str = "--wait") -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
-def await_session(asked: Session, session_id: str, wait: Wait, tell: Callable[[str], None]) -> dict[str, Any]:
-    """The session once there is nothing to wait for, or when the time is over. `tell` gets a line whenever a target
-    changes."""
+def await_session(asked: Session, session_id: str, wait: Wait, board: Board) -> dict[str, Any]:
+    """The session once there is nothing to wait for, or when the time is over. The board is shown each look."""
     until = time.monotonic() + wait.seconds
-    pause, said = _FIRST_LOOK, dict[str, str]()
+    pause = _FIRST_LOOK
     while True:
         found: dict[str, Any] = asked.read(f"/v1/-/sessions/{quote(session_id)}")
-        for target in found["targets"]:
-            line = _line(target)
-            if said.get(target["target"]) != line:
-                said[target["target"]] = line
-                tell(line)
+        board.show(found)
         left = until - time.monotonic()
         if left <= 0 or _is_over(found, wait):
             return found
@@ -73,11 +68,6 @@ def _is_over(found: dict[str, Any], wait: Wait) -> bool:
     targets = found["targets"]
     enough = wait.any and any(target["state"] in _DONE for target in targets)
     return enough or all(is_final(target) for target in targets)
-
-
-def _line(target: dict[str, Any]) -> str:
-    reason = f": {target['reason']}" if target["reason"] else ""
-    return f"{short_target(target['target'])} {target['state'].replace('_', ' ')}{reason}"
 
 
 def is_final(target: dict[str, Any]) -> bool:

@@ -13,11 +13,9 @@ from typing import Any
 
 from universal_registry.cli.grid import escaped
 from universal_registry.cli.output import json_text
-from universal_registry.cli.session import current_settings, note, token_for
-from universal_registry.client.http import daemon_addresses, find_daemon
+from universal_registry.cli.session import note, reach
 from universal_registry.client.watch import WatchClient
-from universal_registry.kernel.errors import Unreachable, UsageError
-from universal_registry.kernel.settings import Places
+from universal_registry.kernel.errors import UsageError
 
 _SIGNS = {"put": "~", "delete": "-", "left": "<", "event": "!"}
 
@@ -26,12 +24,8 @@ def follow(query: Mapping[str, Any], start: str, output: str) -> None:
     """Write frames until a signal ends it. Raises Unreachable when no daemon runs: nobody could tell of changes."""
     if output not in ("table", "json", "ndjson"):
         raise UsageError(f"-o {output} is no form of a watch", hint="table (a line for people), json or ndjson")
-    settings = current_settings()
-    places = Places(settings.home)
-    address = find_daemon(places)
-    if address is None:
-        raise Unreachable("no daemon runs here, and a watch needs one", hint="`ureg up` starts one")
-    client = WatchClient(lambda: daemon_addresses(places)[:1] or (address,), token=token_for(settings, address))
+    addresses, token = reach("a watch")
+    client = WatchClient(addresses, token=token)
     try:
         asyncio.run(follow_frames(client, {**query, "from": start}, output))
     finally:

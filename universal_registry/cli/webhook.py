@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from universal_registry.cli.command import Command, Example, Group, result_option
-from universal_registry.cli.output import json_text, tell, write
+from universal_registry.cli.command import Command, Example, Group, answer_option, result_option
+from universal_registry.cli.output import json_text, tell, told_in_words, write, write_value
 from universal_registry.cli.session import session
 from universal_registry.cli.targets import short_target, target_path
 from universal_registry.kernel.errors import NotFound, RegistryError, UsageError
@@ -104,15 +104,15 @@ def test(names: tuple[str, ...], output: str) -> int:
 
 
 @webhook.command("keys", cls=Command, examples=(Example("ureg webhook keys"), Example("ureg webhook keys -o json")))
-@result_option()
+@answer_option()
 def keys(output: str) -> None:
     """Print the public key that checks v1a signatures of this registry (whpk_...); as JSON, the key set (JWKS)."""
     import base64
 
     with session(drive=False) as asked:
         answer: dict[str, Any] = asked.read("/.well-known/webhook-keys")
-    if output == "json":
-        write(json_text(answer, indent=2))
+    if not told_in_words(output):
+        write_value(answer, output)
         return
     for key in answer["keys"]:
         write("whpk_" + base64.b64encode(base64.urlsafe_b64decode(key["x"] + "=")).decode())

@@ -1,0 +1,163 @@
+"""Queries, contexts, `config set`, going back and looking ahead, at the command line."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from authority import Authority
+from cryptography.hazmat.primitives import serialization
+
+
+def test_a_query_writes_what_it_makes_of_the_json(ureg: Any) -> None:
+    for name in ("gl", "gs"):
+        ureg("set", "alias", name, f"command=git {name}")
+    assert ureg("get", "alias", "--query", "[].name").stdout == "gl\ngs\n"
+    assert ureg("get", "alias", "gs", "--query", "spec.command").stdout == "git gs\n"
+    assert ureg("get", "alias", "--query", "[].[name, spec.command]", "-o", "tsv").stdout == "gl\tgit gl\ngs\tgit gs\n"
+    assert json.loads(ureg("get", "alias", "--query", "[?name=='gs']", "-o", "json").stdout)[0]["name"] == "gs"
+    assert ureg("get", "alias", "gs", "--query", "spec.nothing").stdout == ""
+    assert ureg("status", "--query", "kinds.alias").stdout == "2\n"
+    for wrong in ("[", "nope(@)"):
+        assert "--query" in ureg("get", "alias", "--query", wrong, code=2).stderr
+    assert "--query '[].name'" in ureg("get", "alias", "--query", "[]", "-o", "name", code=2).stderr
+
+
+def test_create_leaves_alone_what_is_there(ureg: Any) -> None:
+    ureg("create", "alias", "gs", "command=one")
+    ureg("create", "alias", "gs", "command=two", code=5)
+    assert ureg.json("get", "alias", "gs")["spec"]["command"] == "one"
+
+
+def test_dry_runs_show_and_store_nothing(ureg: Any) -> None:
+    ureg("set", "alias", "gs", "command=one")
+    document = ureg.write("a.yaml", "kind: alias\nname: gs\nspec: {command: two}\n---\nkind: alias\nname: new\n"
+                                    "spec: {command: new}\n")  # fmt: skip
+    for words in (
+        ("set", "alias", "gs", "command=two"),
+        ("patch", "alias", "gs", '[{"op": "replace", "path": "/spec/command", "value": "two"}]'),
+        ("apply", "-f", document),
+        ("import", document),
+    ):
+        shown = ureg(*words, "--dry-run")
+        assert "-  command: one" in shown.stdout
+        assert "+  command: two" in shown.stdout
+        assert "nothing is stored" in shown.stderr
+    assert "deleted" in ureg("delete", "alias", "gs", "--dry-run").stdout
+    assert ureg.json("get", "alias", "gs")["meta"]["revision"] == ureg.json("status")["revision"] == 1
+    found = json.loads(ureg("diff", "-f", document, "-o", "json", code=1).stdout)
+    assert [each["effect"] for each in found["results"]] == ["updated", "created"]
+    ureg("apply", "-f", document)
+    ureg("diff", "-f", document)
+    bad = ureg.write("bad.yaml", "- 3\n")
+    assert "document 1" in ureg("diff", "-f", bad, code=6).stderr
+
+
+def test_going_back(ureg: Any) -> None:
+    ureg("set", "alias", "gs", "command=one")
+    ureg("set", "alias", "gs", "command=two")
+    ureg("delete", "alias", "gs")
+    assert "back" not in ureg("undelete", "alias", "gs", "--dry-run").stdout
+    ureg("get", "alias", "gs", code=3)
+    ureg("undelete", "alias", "gs")
+    assert ureg.json("get", "alias", "gs")["spec"]["command"] == "two"
+    ureg("rollback", "alias/gs", "--to", "1")
+    assert ureg.json("get", "alias", "gs")["spec"]["command"] == "one"
+    assert "in revision 5" in ureg("undo", "2", code=5).stderr
+    ureg("undo", "5")
+    assert ureg.json("get", "alias", "gs")["spec"]["command"] == "two"
+    ureg("undo", "99", code=3)
+    ureg("rollback", "alias", "nothing", "--to", "1", code=3)
+
+
+def test_an_editor_changes_a_record(ureg: Any) -> None:
+    ureg("set", "alias", "gs", "command=one")
+    ureg("edit", "alias", "gs", EDITOR="sed -i s/one/two/")
+    assert ureg.json("get", "alias", "gs")["spec"]["command"] == "two"
+    assert "nothing was changed" in ureg("edit", "alias", "gs", EDITOR="true").stderr
+    assert "kept in" in ureg("edit", "alias", "gs", code=6, EDITOR="sed -i s/command/commnd/;s/two/[/").stderr
+    ureg("edit", "alias", "gs", code=1, EDITOR="false")
+    ureg("edit", "alias", "gs", code=3, EDITOR="no-such-editor")
+
+
+def test_contexts_choose_the_registry(online: Any) -> None:
+    online("set", "alias", "gs", "command=x")
+    home = online.environ.pop("REGISTRY_HOME")
+    address = (online.home / "run" / "address").read_text().splitlines()[1]
+    token = str(online.home / "config" / "admin.token")
+    online("context", "add", "here", home)
+    online("context", "add", "far", f"http://{address}", "--token-file", token)
+    assert online("get", "alias", "--context", "here", "-o", "name").stdout == "alias/gs\n"
+    assert online("get", "alias", "--context", "far", "-o", "name").stdout == "alias/gs\n"
+    assert online("get", "alias", "-o", "name", REGISTRY_CONTEXT="far").stdout == "alias/gs\n"
+    online("context", "use", "far")
+    assert online("get", "alias", "-o", "name").stdout == "alias/gs\n"
+    assert online.json("status")["home"] == f"http://{address}"
+    assert [each["current"] for each in online.json("context", "ls")] == [True, False]
+    assert "this machine only" in online("db", "check", code=2).stderr
+    assert "did you mean 'here'" in online("get", "alias", "--context", "hree", code=3).stderr
+    online("get", "alias", "--context", "far", "--home", home, code=2)
+    assert "in clear" in online("context", "add", "x", "http://registry.example", code=2).stderr
+    online("context", "rm", "far")
+    online("context", "use", "here")
+    assert online.json("status")["home"] == home
+    online.environ["REGISTRY_HOME"] = home
+
+
+def test_a_context_speaks_tls_and_checks_who_answers(bare: Any) -> None:
+    authority = Authority(bare.folder)
+    pem = str(authority.pem("127.0.0.1"))
+    ca = bare.folder / "ca.pem"
+    ca.write_bytes(authority.certificate.public_bytes(serialization.Encoding.PEM))
+    bare.environ |= {"REGISTRY_TLS_CERT": pem, "REGISTRY_TLS_KEY": pem}
+    bare("init")
+    bare("up")
+    try:
+        bare("set", "alias", "gs", "command=x")
+        address = (bare.home / "run" / "address").read_text().splitlines()[1]
+        token = str(bare.home / "config" / "admin.token")
+        bare("context", "add", "sure", f"https://{address}", "--token-file", token, "--ca", str(ca))
+        bare("context", "add", "unsure", f"https://{address}", "--token-file", token)
+        assert bare("get", "alias", "--context", "sure", "-o", "name").stdout == "alias/gs\n"
+        bare("set", "alias", "gl", "command=y", "--context", "sure")
+        assert "certificate" in bare("get", "alias", "--context", "unsure", code=7).stderr
+        assert "sockets only" in bare("get", "alias", "-w", "--context", "sure", code=2).stderr
+    finally:
+        bare("down")
+
+
+def test_settings_are_written_into_config_py(offline: Any) -> None:
+    offline("config", "set", "retry.max_retries", "8")
+    offline("config", "set", "retry.jitter", "full")
+    shown = offline.json("config", "show", "retry", "--origin", "--changed")
+    assert {each["setting"]: each["value"] for each in shown} == {"retry.max_retries": 8, "retry.jitter": "full"}
+    assert all(each["origin"].startswith("config.py:") for each in shown)
+    offline("config", "validate")
+    assert "did you mean retry.max_retries" in offline("config", "set", "retry.max_retrys", "8", code=3).stderr
+    assert "REGISTRY_LISTEN" in offline("config", "set", "listen", "x", code=2).stderr
+    offline("config", "set", "retry.max_retries", "many", code=2)
+    offline("config", "validate", code=1, REGISTRY_NONSENSE="1")
+    assert "counts more" in offline("config", "set", "retry.max_retries", "9", REGISTRY_RETRY_MAX_RETRIES="3").stderr
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("RETRY_CONFIG = {}\n", 'RETRY_CONFIG = {\n    "max_retries": 8,\n}\n'),
+        ('RETRY_CONFIG = {\n    "max_retries": 5,  # é\n}\n', 'RETRY_CONFIG = {\n    "max_retries": 8,  # é\n}\n'),
+        ('X = "é"; RETRY_CONFIG = {"enabled": True}\n', None),
+        ('RETRY_CONFIG = {\n    "enabled": True,  # kept\n}\nz = 1\n', None),
+        ("", 'RETRY_CONFIG = {\n    "max_retries": 8,\n}\n'),
+    ],
+)
+def test_only_one_value_of_config_py_is_changed(before: str, after: str | None) -> None:
+    from universal_registry.cli.config_file import with_value
+    from universal_registry.kernel.literals import literal_tables
+
+    made = with_value(before, "RETRY_CONFIG", "max_retries", 8, "config.py")
+    found = literal_tables(made, "config.py", ["RETRY_CONFIG"])["RETRY_CONFIG"]
+    assert found["max_retries"].value == 8
+    assert ("enabled" in before) is ("enabled" in found)
+    assert after is None or made == after
+    assert ("# kept" in before) is ("# kept" in made)
