@@ -20,7 +20,7 @@ from universal_registry.client.http import Client
 from universal_registry.kernel.settings import Places, PostgresSettings, Settings
 from universal_registry.kernel.world import SystemWorld
 from universal_registry.registry.service import Actor
-from universal_registry.runner.daemon import calm_collector
+from universal_registry.runner.daemon import tune_interpreter
 
 BENCH = Actor("uid:0", admin=True)
 KIND, PLURAL = "setting", "settings"
@@ -46,7 +46,7 @@ def on_uvloop(work: Awaitable[Result]) -> Result:
     """As the daemon does it."""
 
     async def main() -> Result:
-        calm_collector()
+        tune_interpreter()
         return await work
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

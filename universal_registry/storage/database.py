@@ -22,6 +22,7 @@ from universal_registry.kernel.errors import (
     StorageUnavailable,
     StoreLocked,
 )
+from universal_registry.storage.checkpoints import Checkpoints
 from universal_registry.storage.held import Held
 from universal_registry.storage.sqlfiles import load_migrations
 
@@ -29,8 +30,8 @@ Rows = list[tuple[Any, ...]]
 Params = Sequence[Any] | dict[str, Any]
 Result = TypeVar("Result")
 _BUSY_MS = 5000
-_CHECKPOINT_PAGES = 4000
-"""16 MiB of WAL: a page that is written often then goes into the file less often, and so do the two fsyncs of it."""
+_CACHE_KIB = 8192
+"""Of the writer: the pages of a group of writes, and the inner nodes of the trees of a million records."""
 _ENOUGH_BYTES = 1 << 20
 """Free space with which a write that found none is expected to succeed again."""
 _FSYNC_FAILURES = (
@@ -59,6 +60,7 @@ class Database:
         self.path = path
         self.read_only = read_only
         self._writer = None if read_only else _connect(path, read_only=False)
+        self._checkpoints = Checkpoints(path)
         found = path.stat()
         self._identity = (found.st_dev, found.st_ino)
         self._reader: apsw.Connection | None = None
@@ -237,6 +239,19 @@ class Database:
                 self._rollback()
                 raise
 
+    async def vacuum(self) -> None:
+        """Write the file anew without what is free in it. Nobody writes meanwhile, and it takes as much space again.
+        Raises StorageFull, StoreLocked, StorageUnavailable."""
+        if self._lock is None:
+            self._lock = asyncio.Lock()
+        async with self._lock:
+            await _to_the_end(asyncio.get_running_loop().run_in_executor(self._commits, self._vacuum))
+
+    def _vacuum(self) -> None:
+        with translated(self.path):
+            self.writer.execute("VACUUM")
+            self.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
     def _check_in_place(self) -> None:
         """SQLite goes on writing to a file that was removed or replaced; what it stores there is lost."""
         try:
@@ -252,6 +267,7 @@ class Database:
         try:
             with translated(self.path):
                 self.writer.execute("COMMIT")
+            self._checkpoints.after_commit(self.writer)
         except StorageUnavailable as error:
             if error.data.get("sqlite") in _FSYNC_FAILURES:
                 self._broken = f"{self.path}: an fsync failed; writes are refused"
@@ -277,6 +293,7 @@ class Database:
         """Close all connections; the last one folds the WAL into the file."""
         self._commits.shutdown()
         self._scans.shutdown()
+        self._checkpoints.close()
         for connection in (self._scanner, self._reader, self._writer):
             if connection is not None:
                 connection.close()
@@ -341,7 +358,8 @@ def _connect(path: Path, *, read_only: bool) -> apsw.Connection:
     connection.set_busy_timeout(_BUSY_MS)
     if not read_only:
         connection.execute("PRAGMA journal_mode=WAL").fetchall()
-        connection.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
+        connection.execute("PRAGMA wal_autocheckpoint=0")  # see checkpoints.py
+        connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
     return connection

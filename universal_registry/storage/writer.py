@@ -1,7 +1,8 @@
 """Group commit: what arrived during the last fsync goes into the next one. The same for every engine.
 
 A group is decided in its own transaction, or, where the store can tell what it holds without being waited for, ahead:
-while the group before it is being committed. Then its transaction only asks whether that still holds.
+while the group before it is being committed. Then its transaction only asks whether that still holds. So that there is
+something to decide meanwhile, a group is half of all that is under way, unless that is little.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MOST_OPERATIONS = 256
+WORTH_AN_FSYNC = 32
+"""A group takes at least so many if they are there: for fewer, a second fsync costs more than is won by deciding during
+the first."""
 
 
 class Outlook(Protocol):
@@ -136,7 +140,7 @@ class _Ahead:
             self._find_kept(request)
             self.folding.add(request)
         self.requests += len(requests)
-        self.operations += sum(len(request.operations) for request in requests)
+        self.operations += _operations(requests)
 
     def _find_kept(self, request: Request) -> None:
         once = request.once
@@ -160,6 +164,10 @@ class GroupWriter:
         self._ahead: _Ahead | None = None
         """What its first requests come to, if that could be told."""
         self._deciding = False
+        self._most = MOST_OPERATIONS
+        """How many operations the next group takes."""
+        self._before = 0
+        """How many the group before this one had: those writers are likely to be back soon."""
         self._arrived = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
@@ -236,7 +244,8 @@ class GroupWriter:
                 continue
             self._decide_ahead()
             ahead, self._ahead = self._ahead, None
-            group = [self._queue.popleft() for _ in self._first(MOST_OPERATIONS)]
+            group = [self._queue.popleft() for _ in self._first(self._most)]
+            self._most = MOST_OPERATIONS
             await self._commit_some(group, ahead)
 
     async def _work_alone(self, work: _Work) -> None:
@@ -268,7 +277,7 @@ class GroupWriter:
         ahead = self._ahead
         if ahead is None:
             return
-        requests = self._first(MOST_OPERATIONS - ahead.operations, ahead.requests)
+        requests = self._first(self._most - ahead.operations, ahead.requests)
         try:
             ahead.add(requests)
         except Exception:  # noqa: BLE001 - the group is decided in its transaction then, and whatever it was shows there
@@ -308,7 +317,7 @@ class GroupWriter:
                     await batch.write(folding.changes, folding.records, list(folding.kept.values()))
                     if self._versions is not None and folding.changes:
                         await self._versions.note(batch, folding.changes)
-                self._look_ahead(batch, folding)
+                self._look_ahead(batch, folding, requests)
         except BaseException:
             self._ahead = None  # it was built on this
             raise
@@ -322,11 +331,18 @@ class GroupWriter:
             folding.add(request)
         return folding
 
-    def _look_ahead(self, batch: Batch, folding: Folding) -> None:
+    def _look_ahead(self, batch: Batch, folding: Folding, requests: Sequence[Request]) -> None:
         outlook = batch.outlook()
         if outlook is not None:
+            here = _operations(requests)
+            half = (here + self._before + _operations(self._first(MOST_OPERATIONS))) // 2
+            self._most, self._before = min(max(half, WORTH_AN_FSYNC), MOST_OPERATIONS), here
             self._ahead, self._deciding = _Ahead(outlook, folding, self._catalogue), True
             asyncio.get_running_loop().call_soon(self._decide_ahead)  # not now: the COMMIT must be under way
+
+
+def _operations(requests: Iterable[Request]) -> int:
+    return sum(len(request.operations) for request in requests)
 
 
 def _answer(future: asyncio.Future[Committed], answer: Committed | RegistryError) -> None:
