@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from universal_registry.environment import OTHER_VARIABLES, PREFIX
-from universal_registry.kernel.settings import EncryptionSettings, Places, RetrySettings, Settings
+from universal_registry.kernel.settings import GROUPS as SETTING_GROUPS
+from universal_registry.kernel.settings import Places, Settings
 from universal_registry.observe.metrics import METRICS
 from universal_registry.observe.prometheus import EXPOSED
 
 REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference"
 SETTINGS = (REFERENCE / "settings.md").read_text(encoding="utf-8")
-GROUPS = {"retry": RetrySettings, "encryption": EncryptionSettings}
+GROUPS = {prefix.rstrip("."): group for prefix, _, group in SETTING_GROUPS}
 ROWS = re.findall(r"^\| `([a-z_.]+)` \| `(REGISTRY_\w+)` \| (.*?) \| (.*?) \| (.*) \|$", SETTINGS, re.MULTILINE)
 
 
