@@ -2,7 +2,7 @@
 
 PYTHON := .venv/bin/python
 CATALOGUE := universal_registry/registry/catalogue
-SHELL_FILES := ureg run_registry.sh cli/registry_cli.sh scripts/setup.sh .ci/run
+SHELL_FILES := ureg run_registry.sh install_registry.sh cli/registry_cli.sh scripts/setup.sh .ci/run
 # Keeps the lines of parallel checks apart where make can (4.0 and later).
 APART := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 PINNING := --universal --generate-hashes --no-header --no-emit-index-url
@@ -36,9 +36,14 @@ bench: setup .venv-bench/.ready ## Measure it beside limits and peers, in one ru
 	@$(PYTHON) -m bench $(ARGS)
 
 .PHONY: docs
-docs: setup ## Write the generated reference pages anew, and test the documents
+docs: setup ## Generate the reference pages, build the site, test both
 	@$(PYTHON) -m universal_registry.registry.reference
+	@.venv/bin/zensical build --strict
 	@$(PYTHON) -m pytest -q tests/docs
+
+.PHONY: sbom
+sbom: setup ## Write dist/sbom.cdx.json: what an installed ureg brings, with licences
+	@$(PYTHON) scripts/sbom.py dist/sbom.cdx.json
 
 .PHONY: setup
 setup: .venv/.ready-dev $(CATALOGUE).json ## Make .venv with all tools, from pinned and hashed packages

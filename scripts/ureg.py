@@ -17,6 +17,7 @@ NEEDED = (
     "httptools",
     "idna",
     "jinja2",
+    "jmespath",
     "msgspec",
     "nats",
     "orjson",

@@ -15,10 +15,10 @@ from universal_registry.kernel.errors import RegistryError
 PATIENCE = 30.0
 
 
-def until(condition: Callable[[], Any], what: str = "") -> Any:
+def until(condition: Callable[[], Any], what: str = "", patience: float = PATIENCE) -> Any:
     """Look until it holds; what it says then."""
     never = threading.Event()
-    for _ in range(int(PATIENCE / 0.05)):
+    for _ in range(int(patience / 0.05)):
         try:
             if found := condition():
                 return found
@@ -102,17 +102,20 @@ class Node:
         return sum(sum(each["frames"] or ()) for each in self.peers()["items"])
 
 
-def pair(one: Node, other: Node, *, address: str = "", scope: str = "") -> None:
+def pair(one: Node, other: Node, *, address: str = "", scope: str = "", lasts: str = "1h") -> None:
     """`other` joins `one`; each is called by the name of its home."""
-    more = {"address": address} if address else {}
+    more = {"lasts": lasts, **({"address": address} if address else {})}
     other.join(one.invite(other.home.name, scope=scope, **more), one.home.name)
 
 
-def converged(*nodes: Node) -> str:
+def converged(*nodes: Node, patience: float = PATIENCE) -> str:
     """Wait until all say that they hold the same, and do; the root."""
 
     def same() -> str | None:
         roots = {node.root() for node in nodes}
         return roots.pop() if len(roots) == 1 else None
 
-    return str(until(same, f"converged: {[json.dumps(node.peers()['items']) for node in nodes]}"))
+    try:
+        return str(until(same, patience=patience))
+    except AssertionError:
+        raise AssertionError(f"never one root: {[json.dumps(node.peers()) for node in nodes]}") from None

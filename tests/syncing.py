@@ -24,7 +24,9 @@ from universal_registry.storage.sync_books import Books
 from universal_registry.storage.sync_reviews import Reviews
 from universal_registry.storage.sync_store import Replica
 from universal_registry.storage.writer import GroupWriter
-from universal_registry.sync.session import Link, Phase, Session
+from universal_registry.sync.audience import Reach
+from universal_registry.sync.greeting import Link
+from universal_registry.sync.session import Phase, Session
 
 WORLD = SystemWorld()
 _SOURCE = (
@@ -109,7 +111,7 @@ PAIRS: dict[str, tuple[Opener, Opener]] = {
 
 async def session_with(node: Node, other: Node, world: World = WORLD) -> Session:
     theirs = await other.replica.identity()
-    return Session(node.replica, Link(theirs.node, ALL, node.replica.selector(ALL)), world)
+    return Session(node.replica, Link(theirs.node, ALL, Reach(node.replica.selector(ALL))), world)
 
 
 async def sync(one: Node, other: Node) -> list[bytes]:

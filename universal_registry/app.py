@@ -1,15 +1,15 @@
 """The composition root: the only module that picks adapters and puts the product together.
 
 `init` makes a home, `open_app` opens it, as its one owner or for reading. `embedded` is the API in the caller's own
-process, for commands that run without a daemon; `serve`, `up` and `down` are the daemon.
+process, for commands that run without a daemon; `serving.py` is the daemon.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,20 +19,19 @@ from universal_registry.api.auth import Auth
 from universal_registry.api.context import Observed
 from universal_registry.api.dispatch import Api
 from universal_registry.api.inprocess import Embedded, InProcess
-from universal_registry.environment import child_environment, load_settings, runtime_dir, state_dir
-from universal_registry.kernel.errors import StorageUnavailable
+from universal_registry.environment import state_dir
 from universal_registry.kernel.settings import Places, Settings
 from universal_registry.kernel.world import SystemWorld, World
 from universal_registry.linking import links_of, marker_in
 from universal_registry.observe.audit import REGISTRY, Audit
 from universal_registry.observe.denials import Denials
-from universal_registry.observe.figures import FiguresReader
+from universal_registry.observe.figures import Compacted, FiguresReader
 from universal_registry.observe.health import Health
-from universal_registry.observe.metrics import Gauges
+from universal_registry.observe.readers import readers
 from universal_registry.observe.streams import Traffic
 from universal_registry.propagation.control import PropagationControl
 from universal_registry.propagation.lanes.outcome_counts import Tally
-from universal_registry.propagation.verbs.target_keys import drop_ended
+from universal_registry.propagation.studio.exchange import StudioExchange
 from universal_registry.propagation.views.inventory import EngineView, NoEngine
 from universal_registry.registry.catalogue import load_catalogue
 from universal_registry.registry.consumers import Consumers
@@ -43,6 +42,7 @@ from universal_registry.registry.tokens import Tokens
 from universal_registry.runner.ports import DAEMON, Duty
 from universal_registry.security.cipher import Sealer
 from universal_registry.sending import transports_of
+from universal_registry.storage.compaction import Compaction
 from universal_registry.storage.home import admin_token_hash, is_initialised, none_here, prepare_home
 from universal_registry.storage.keyfile import key_files
 from universal_registry.storage.lock import StoreLock, read_holder
@@ -51,9 +51,7 @@ from universal_registry.stores import Lanes, Others, Registry, Stores, open_stor
 from universal_registry.transports.peer import Links, Pairing, Status
 
 if TYPE_CHECKING:
-    from universal_registry.observe.logs import Logging
     from universal_registry.propagation.engine.engine import Engine
-    from universal_registry.runner.detached import Started, Stopped
     from universal_registry.runner.drive import Driver
 
 COMMAND = "command"
@@ -86,6 +84,7 @@ class App:
         self.engine: Engine | None = None
         self.control: PropagationControl
         self.keys: KeyControl
+        self.compaction: Compaction
         self.tokens = Tokens(stores.tokens, world)
         self.traffic = Traffic(stores.streams, world)
         self.audit = Audit(stores.registry, stores.trails)
@@ -153,6 +152,11 @@ async def open_app(
             shared=stores.watch is not None,
             background=role == DAEMON,
         )
+        app.compaction = Compaction(
+            registry, stores.history, world, settings.history,
+            lambda: readers(registry, stores.lanes, stores.consumers.consumers, app.figures.watches),
+            background=role == DAEMON,
+        )  # fmt: skip
         await app.tokens.load()
         view = _propagation(app, stack, read_only=read_only)
         _front(app, view, duty, unexpected or _unexpected)
@@ -197,10 +201,15 @@ def _front(app: App, view: EngineView, duty: Duty | None, unexpected: Callable[[
         under_way=app.engine.under_way if app.engine else dict,
     )  # fmt: skip
     app.figures.streams = app.traffic.open_now
+    link_status = Status(app.links)
+    app.figures.peers = link_status.all
+    app.figures.compacted = lambda: Compacted(values=app.compaction.values, lines=app.compaction.lines)
+    consumers = Consumers(app.stores.consumers, app.registry, app.world)
     observed = Observed(
-        tokens=app.tokens, keys=app.keys, audit=app.audit, denials=app.denials, figures=app.figures,
-        consumers=Consumers(app.stores.consumers, app.registry, app.world), streams=app.traffic,
-        links=app.links, pairing=Pairing(app.links), link_status=Status(app.links),
+        tokens=app.tokens, keys=app.keys, compaction=app.compaction, audit=app.audit, denials=app.denials,
+        figures=app.figures, consumers=consumers, streams=app.traffic,
+        studio=StudioExchange(app.service, consumers, app.stores.studio, app.world),
+        links=app.links, pairing=Pairing(app.links), link_status=link_status,
     )  # fmt: skip
     app.api = Api(
         service=app.service,
@@ -254,125 +263,6 @@ async def _init(settings: Settings, world: World) -> Initialised:
         incarnation=head.incarnation,
         revision=head.revision,
     )
-
-
-# --- the daemon -----------------------------------------------------------------------------------------------------
-
-
-class _Served:
-    """An opened registry as the runner sees it."""
-
-    def __init__(self, app: App, logging: Logging) -> None:
-        from universal_registry.api.server import ApiServer
-        from universal_registry.api.stream import StreamFront
-        from universal_registry.api.tls import tls_from
-
-        assert app.engine is not None
-        settings = app.settings
-        self.app = app
-        self.engine = app.engine
-        self.others = app.others
-        self.streams = StreamFront(app.api, app.service, app.traffic, settings)
-        self.tls = tls_from(settings)
-        self.keys = app.keys
-        self.peers = app.links
-        self._logging = logging
-        self._seal_logs(settings)
-        self.server = ApiServer(
-            app.api,
-            socket_path=settings.socket or Places(settings.home).socket,
-            listen=settings.listen,
-            short_folder=runtime_dir(),
-            streams=self.streams,
-            tls=self.tls,
-        )
-
-    def on_commit(self, callback: Callable[[], None]) -> None:
-        self.app.service.on_commit(callback)
-
-    async def revision(self) -> int:
-        return (await self.app.registry.head()).revision
-
-    async def gauges(self) -> Gauges:
-        return await self.app.figures.gauges()
-
-    async def check(self) -> str:
-        found = await self.app.health.db()
-        if found.ok:
-            with suppress(StorageUnavailable):  # the next check says so, and tries again
-                await drop_ended(self.app.service)
-        return found.reason or found.status
-
-    async def every_second(self, *, last: bool = False) -> None:
-        await self.app.tokens.load()
-        await self.app.denials.flush(now=last)
-        if self.tls is not None:
-            self.tls.keep_fresh()
-
-    async def anchor(self) -> str:
-        return str(await self.app.audit.anchor())
-
-    def apply(self, settings: Settings) -> None:
-        self.engine.apply(settings)
-        self.app.control.apply(settings)
-        self.app.keys.settings = settings.encryption
-        self.streams.apply(settings)
-        if self.tls is not None:
-            self.tls.keep_fresh(force=True)
-        self._seal_logs(settings)
-
-    def _seal_logs(self, settings: Settings) -> None:
-        from universal_registry.observe.sealed_lines import sealed_line
-
-        sealing = settings.encryption.encrypt_logs
-        self._logging.seal_with((lambda line: sealed_line(line, self.app.sealer)) if sealing else None)
-
-    async def close(self) -> None:
-        await self.app.close()
-
-
-def serve(settings: Settings, *, notes: Sequence[str] = (), world: World | None = None) -> int:
-    """`ureg serve`: the daemon, in the foreground, until a signal ends it; then 0. A home is made where there is none.
-
-    `notes`: what was odd about the settings (`Loaded.warnings`), for the log. Raises StoreLocked or Conflict (exit 5)
-    when another daemon has this home or the port.
-    """
-    world = world or SystemWorld()
-    began = world.monotonic()
-    from universal_registry.observe.logs import Log
-    from universal_registry.runner.daemon import Plan
-    from universal_registry.runner.daemon import serve as run
-
-    prepare_home(Places(settings.home), world, files=settings.database is None)
-    events = Log("api")
-
-    def unexpected(error: BaseException, trace_id: str) -> None:
-        events.error("a request met a fault of ours", error, trace_id=trace_id)
-
-    async def open_service(duty: Duty, logging: Logging) -> _Served:
-        app = await open_app(settings, world=world, create=True, role=DAEMON, duty=duty, unexpected=unexpected)
-        logging.redactor.add(*app.sealer.keyring.keys.values())
-        return _Served(app, logging)
-
-    def reread() -> Settings:
-        # What a running daemon cannot change stays; flags of its start are among that.
-        return load_settings({"home": settings.home, "listen": settings.listen, "socket": settings.socket})
-
-    return run(Plan(settings=settings, world=world, open_service=open_service, reread=reread, notes=notes, began=began))
-
-
-def up(settings: Settings) -> Started:
-    """`ureg up`: a daemon in the background, unless one runs; returns when it is ready. Raises why it did not start."""
-    from universal_registry.runner.detached import up as start
-
-    return start(settings, child_environment(settings))
-
-
-def down(settings: Settings) -> Stopped:
-    """`ureg down`: end the daemon of this home, if one runs, and wait for it. Raises Conflict, Forbidden, TimedOut."""
-    from universal_registry.runner.detached import down as stop
-
-    return stop(settings)
 
 
 # --- without a daemon -----------------------------------------------------------------------------------------------

@@ -15,17 +15,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from universal_registry.kernel.errors import SettingError
-from universal_registry.kernel.settings import EncryptionSettings, PostgresSettings, RetrySettings, Settings
+from universal_registry.kernel.settings import GROUPS, PostgresSettings, Settings
 
 PREFIX = "REGISTRY_"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 # Variables of ours that are no settings: launchers, tests and parts that are not built yet read or will read them.
-OTHER_VARIABLES = ("RUN_DIR", "DEBUG", "PYTHON", "LAUNCHED", "DB_HOST", "DB_NAME", "DB_USER", "DB_PASSWORD", "DB_PORT")
-_OWN_WAY = ("retry", "encryption", "database")  # settings that are several values each
-_GROUPS: tuple[tuple[str, str, type], ...] = (
-    ("retry.", "RETRY_CONFIG", RetrySettings),
-    ("encryption.", "ENCRYPTION_CONFIG", EncryptionSettings),
-)
+OTHER_VARIABLES = (
+    "CONTEXT", "RUN_DIR", "DEBUG", "PYTHON", "LAUNCHED", "DB_HOST", "DB_NAME", "DB_USER", "DB_PASSWORD", "DB_PORT",
+)  # fmt: skip
+_OWN_WAY = (*(prefix.rstrip(".") for prefix, _, _ in GROUPS), "database")  # settings that are several values each
 _DATABASE = ("HOST", "NAME", "USER", "PASSWORD", "PORT")
 _CREDENTIAL = "encryption.key"  # as systemd's LoadCredential= names it
 _TRUE = frozenset({"1", "true", "yes", "on"})
@@ -57,14 +55,18 @@ def load_settings(flags: Mapping[str, object] | None = None, environ: Mapping[st
 def load(flags: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None) -> Loaded:
     """As `load_settings`, with the origin of each value, for `config show` and the log of a starting daemon."""
     environ = os.environ if environ is None else environ
-    given = {name: Given(value, _flag(name)) for name, value in (flags or {}).items() if value is not None}
+    given = {
+        name: value if isinstance(value, Given) else Given(value, _flag(name))
+        for name, value in (flags or {}).items()
+        if value is not None
+    }
     database = _database(environ)
     home = find_home(given.get("home"), environ)
     literals, warnings = _read_config(Path(str(home.value)) / "config.py")
     layers = {**literals, **_credential(environ), **_from_environment(environ), **given, "home": home}
     warnings += _unknown_variables(environ)
     values, origins = _checked(Settings, "", layers)
-    for prefix, _, group in _GROUPS:
+    for prefix, _, group in GROUPS:
         of_group, their_origins = _checked(group, prefix, layers)
         values[prefix.rstrip(".")] = group(**of_group)
         origins |= their_origins
@@ -160,7 +162,7 @@ def _setting_names() -> Iterator[tuple[str, str]]:
     for item in fields(Settings):
         if item.name not in _OWN_WAY:
             yield item.name, PREFIX + item.name.upper()
-    for prefix, _, group in _GROUPS:
+    for prefix, _, group in GROUPS:
         for item in fields(group):
             yield prefix + item.name, PREFIX + (prefix + item.name).replace(".", "_").upper()
 
@@ -226,9 +228,9 @@ def _read_config(path: Path) -> tuple[dict[str, Given], list[str]]:
         raise SettingError(f"{path} cannot be read: {_why(error)}", setting="config.py") from None
     from universal_registry.kernel.literals import literal_tables
 
-    tables = literal_tables(source, path.name, [name for _, name, _ in _GROUPS])
+    tables = literal_tables(source, path.name, [name for _, name, _ in GROUPS])
     found, warnings = {}, []
-    for prefix, table, group in _GROUPS:
+    for prefix, table, group in GROUPS:
         known = [item.name for item in fields(group)]
         for key, literal in tables.get(table, {}).items():
             given = Given(literal.value, f"{path.name}:{literal.line}")

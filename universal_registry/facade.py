@@ -1,6 +1,6 @@
-"""Encryption and retries for programs of one's own: the two managers that `config.py` of a checkout offers, too.
+"""For programs of one's own: the registry, and the two managers that `config.py` of a checkout offers, too.
 
-    from universal_registry.facade import get_encryption_manager, get_retry_manager
+    from universal_registry.facade import get_encryption_manager, get_registry, get_retry_manager
 
 They use the home, the key and the settings that a command run here would have.
 """
@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import asdict
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ import orjson
 from msgspec.structs import replace
 
 from universal_registry.environment import load_settings
-from universal_registry.kernel.errors import CircuitOpen, Corrupt, Invalid
+from universal_registry.kernel.errors import CircuitOpen, Corrupt, Invalid, Unreachable
 from universal_registry.kernel.settings import Places, RetrySettings, Settings
 from universal_registry.kernel.world import SystemWorld, World
 from universal_registry.propagation.lanes.backoff import delay
@@ -30,6 +31,9 @@ from universal_registry.storage.sealed_with import sealed_with
 
 if TYPE_CHECKING:
     from cryptography.fernet import MultiFernet
+
+    from universal_registry.client.nexus import Studio
+    from universal_registry.client.registry import Registry
 
 
 class EncryptionManager:
@@ -207,9 +211,84 @@ def get_retry_manager() -> RetryManager:
     return RetryManager(_settings().retry, SystemWorld())
 
 
+def get_registry(*, namespace: str = "default") -> Registry:
+    """The registry of this process's home, by its daemon. Raises SettingError, and Unreachable when none is running."""
+    from universal_registry.client.registry import Registry
+
+    return Registry.local(Places(_settings().home), namespace=namespace)
+
+
 @cache
 def _settings() -> Settings:
     return load_settings()
+
+
+# --- studios (docs/reference/studio.md) -----------------------------------------------------------------------------
+
+
+def nexus_sync(
+    *push: dict[str, Any], cursor: str = "", full: bool = False, wait: int = 0, studio: str = "nexus"
+) -> dict[str, Any]:
+    """One exchange with the daemon that runs here: `changes`, the answers to `push`, and a `cursor`, which acknowledges
+    the changes when it is given to the next. Raises Unreachable (no daemon), CursorMismatch."""
+    with _studio(studio) as found:
+        return found.sync(*push, cursor=cursor, full=full, wait=wait)
+
+
+async def nexus_stream(studio: str = "nexus") -> AsyncGenerator[dict[str, Any], None]:
+    """Each change for the studio as it happens, over one WebSocket. To ask for the next acknowledges those before."""
+    from universal_registry.client.http import daemon_addresses
+    from universal_registry.client.nexus import follow
+    from universal_registry.client.stream import StreamClient
+
+    places = Places(_settings().home)
+    async with (
+        StreamClient(lambda: daemon_addresses(places)[:1]) as client,
+        aclosing(follow(client, studio)) as changes,
+    ):
+        async for change in changes:
+            yield change
+
+
+def registry_sync_with_nexus(
+    entry: str, component: str, direction: str = "bidirectional", studio: str = "nexus"
+) -> dict[str, Any]:
+    """Bind a record (`[kind/]name`) to a component (for multicast, to several with commas), and exchange what is due.
+    As `nexus_sync`; `binding` is what was bound."""
+    with _studio(studio) as found:
+        names = component.split(",") if direction == "multicast" else [component]
+        bound = found.bind(entry, *names, direction=direction)
+        return {"binding": bound, **found.sync()}
+
+
+def registry_enable_nexus_streaming(
+    entry: str, component: str, protocol: str = "websocket", studio: str = "nexus"
+) -> dict[str, Any]:
+    """Bind them, if they are not, note the protocol, and make a stream of the component's name."""
+    with _studio(studio) as found:
+        return found.enable_streaming(entry, component, protocol)
+
+
+def registry_nexus_sync_history(
+    entry: str | None = None, limit: int = 100, studio: str = "nexus"
+) -> list[dict[str, Any]]:
+    """What was exchanged with the studio, newest first; of one record, if it is named."""
+    with _studio(studio) as found:
+        return found.history(entry, limit)
+
+
+@contextmanager
+def _studio(name: str) -> Iterator[Studio]:
+    from universal_registry.client.http import Client, find_daemon
+    from universal_registry.client.nexus import Studio as Opened
+
+    settings = _settings()
+    address = find_daemon(Places(settings.home))
+    if address is None:
+        raise Unreachable(f"no daemon runs in {settings.home}", hint="`ureg up` starts one")
+    token = None if address.startswith("/") else Places(settings.home).admin_token.read_text(encoding="ascii").strip()
+    with Client(address, token, 90.0, 120.0) as client:
+        yield Opened(client, name)
 
 
 def __getattr__(name: str) -> Any:

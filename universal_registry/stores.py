@@ -18,8 +18,10 @@ from universal_registry.observe.health import file_taken_away
 from universal_registry.observe.logs import Log
 from universal_registry.propagation.ports import LaneCommands, LaneQueries, LaneStore, SessionStore
 from universal_registry.propagation.streams import StreamStore
+from universal_registry.propagation.studio.ports import SyncLog
 from universal_registry.propagation.views.status import MADE_ANEW
 from universal_registry.registry.catalogue import Catalogue
+from universal_registry.registry.compaction import HistoryStore
 from universal_registry.registry.consumers import ConsumerStore
 from universal_registry.registry.key_check import SealedFacts
 from universal_registry.registry.key_state import KeyStore
@@ -74,9 +76,11 @@ class Stores:
     registry: Registry
     lanes: Lanes
     keys: Keys
+    history: HistoryStore
     tokens: TokenStore
     consumers: ConsumerStore
     streams: StreamStore
+    studio: SyncLog
     trails: Mapping[str, Trail]
     troubles: tuple[Callable[[], str], ...]
     watch: Callable[[Callable[[], None]], Others] | None = None
@@ -102,12 +106,14 @@ def _sqlite(
     settings: Settings, catalogue: Catalogue, world: World, stack: AsyncExitStack, *, read_only: bool
 ) -> Stores:
     from universal_registry.storage.audit_sqlite import SqliteTrail
+    from universal_registry.storage.compaction_sqlite import SqliteHistory
     from universal_registry.storage.consumers_sqlite import SqliteConsumers
     from universal_registry.storage.database import Database
     from universal_registry.storage.keys_sqlite import SqliteKeys
     from universal_registry.storage.lanes_sqlite import SqliteLanes
     from universal_registry.storage.registry_sqlite import SqliteRegistry
     from universal_registry.storage.streams_sqlite import SqliteStreams
+    from universal_registry.storage.studio_sqlite import SqliteStudio
     from universal_registry.storage.tokens_sqlite import SqliteTokens
 
     places = Places(settings.home)
@@ -123,9 +129,11 @@ def _sqlite(
         registry=registry,
         lanes=SqliteLanes(database, retry=settings.retry),
         keys=SqliteKeys(registry, catalogue),
+        history=SqliteHistory(registry),
         tokens=SqliteTokens(registry.database),
         consumers=SqliteConsumers(registry.database),
         streams=SqliteStreams(database),
+        studio=SqliteStudio(database),
         trails={REGISTRY: SqliteTrail(registry.database), PROPAGATION: SqliteTrail(database)},
         troubles=(
             *(file_taken_away(file.path) for file in files),
@@ -165,6 +173,7 @@ async def _postgres(
     read_only: bool,
 ) -> Stores:
     from universal_registry.storage.audit_postgres import PgTrail
+    from universal_registry.storage.compaction_postgres import PgHistory
     from universal_registry.storage.consumers_postgres import PgConsumers
     from universal_registry.storage.keys_postgres import PgKeys
     from universal_registry.storage.lanes_postgres import PgLanes
@@ -173,6 +182,7 @@ async def _postgres(
     from universal_registry.storage.postgres_watch import CommitWatch
     from universal_registry.storage.registry_postgres import PostgresRegistry
     from universal_registry.storage.streams_postgres import PgStreams
+    from universal_registry.storage.studio_postgres import PgStudio
     from universal_registry.storage.tokens_postgres import PgTokens
 
     registry = await PostgresRegistry.open(where, catalogue, world, read_only=read_only)
@@ -186,9 +196,11 @@ async def _postgres(
         registry=registry,
         lanes=PgLanes(database, world, retry=settings.retry),
         keys=PgKeys(registry, catalogue),
+        history=PgHistory(registry),
         tokens=PgTokens(registry.database),
         consumers=PgConsumers(registry.database),
         streams=PgStreams(database),
+        studio=PgStudio(database),
         trails={name: PgTrail(each, name) for name, each in ((REGISTRY, registry.database), (PROPAGATION, database))},
         troubles=(lambda: registry.database.broken or "", lambda: database.broken or ""),
         watch=lambda wake: CommitWatch(registry, wake),

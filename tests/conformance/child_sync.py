@@ -25,7 +25,9 @@ from universal_registry.kernel.settings import PostgresSettings
 from universal_registry.storage.sync_postgres import PgSyncTables
 from universal_registry.storage.sync_sqlite import SqliteSyncTables
 from universal_registry.storage.sync_store import Replica
-from universal_registry.sync.session import Link, Session
+from universal_registry.sync.audience import Reach
+from universal_registry.sync.greeting import Link
+from universal_registry.sync.session import Session
 
 BATCH_BYTES = 600
 
@@ -67,7 +69,7 @@ def say(line: str) -> None:
 async def work(node: Node) -> None:
     own = await node.replica.enable("home", (ALL,))
     say(own.node)
-    link = Link(sys.stdin.readline().strip(), ALL, node.replica.selector(ALL))
+    link = Link(sys.stdin.readline().strip(), ALL, Reach(node.replica.selector(ALL)))
     session = Session(node.replica, link, WORLD, batch_bytes=BATCH_BYTES)
     frames = await session.open()
     while True:

@@ -60,11 +60,13 @@ class _Front:
             health=health,
             observed=Observed(
                 keys=None,  # type: ignore[arg-type] # no route of it is asked for here
+                compaction=None,  # type: ignore[arg-type] # nor of it
                 tokens=Tokens(SqliteTokens(self._lanes), WORLD),
                 audit=Audit(service.log, {REGISTRY: trail, PROPAGATION: trail}),
                 denials=denials,
                 consumers=Consumers(SqliteConsumers(self._lanes), service.log, WORLD),
                 streams=None,  # type: ignore[arg-type] # nor of it
+                studio=None,  # type: ignore[arg-type] # nor of it
                 links=None,  # type: ignore[arg-type] # nor of it
                 pairing=None,  # type: ignore[arg-type] # nor of it
                 link_status=None,  # type: ignore[arg-type] # nor of it

@@ -35,7 +35,7 @@ from universal_registry.propagation.lanes.lane import (
 )
 from universal_registry.propagation.lanes.lane_command import Action, Command
 from universal_registry.propagation.lanes.token_bucket import Bucket
-from universal_registry.propagation.ports import Birth, Depth, LaneCommands, LaneQueries, LaneStore
+from universal_registry.propagation.ports import Birth, Depth, LaneCommands, LaneQueries, LaneStore, Unsent
 from universal_registry.storage.database import Database
 from universal_registry.storage.lanes_postgres import PgLanes
 from universal_registry.storage.lanes_sqlite import SqliteLanes
@@ -788,3 +788,10 @@ async def test_when_the_clock_goes_back_what_waits_waits_no_longer_than_it_was_t
     assert times["c"] is not None
     assert abs(times["c"] - NOW) <= timedelta(milliseconds=1), "never into the past"
     assert times["d"] is None
+
+
+async def test_it_says_which_revisions_lanes_still_need(store: Store) -> None:
+    rows = [row(4, "given-up", DeliveryState.DEAD), row(5, "dropped", DeliveryState.CANCELLED), row(7), row(9)]
+    await put(store, *rows)
+    await put(store, row(3, "gone", DeliveryState.CANCELLED, on="two"), on=lane("two"))
+    assert await store.unsent() == {"lane-one": Unsent(live=7, dead=4)}

@@ -14,7 +14,9 @@ from syncing import ALL, WORLD, Node, on_postgres, sqlite, sync
 
 from universal_registry.kernel.ids import Key
 from universal_registry.registry.check import check_registry
-from universal_registry.sync.session import Link, Session
+from universal_registry.sync.audience import Reach
+from universal_registry.sync.greeting import Link
+from universal_registry.sync.session import Session
 
 CHILD = Path(__file__).with_name("child_sync.py")
 RECORDS = 12
@@ -30,7 +32,7 @@ async def feed_until_killed(sender: Node, folder: Path, settings: str, when: str
     assert child.stdout is not None
     node = (await child.stdout.readline()).decode().strip()
     child.stdin.write(f"{(await sender.replica.identity()).node}\n".encode())
-    session = Session(sender.replica, Link(node, ALL, sender.replica.selector(ALL)), WORLD)
+    session = Session(sender.replica, Link(node, ALL, Reach(sender.replica.selector(ALL))), WORLD)
     frames = await session.open()
     while True:
         for frame in frames:

@@ -17,10 +17,12 @@ from universal_registry.storage.audit_postgres import PgTrail
 from universal_registry.storage.audit_sqlite import SqliteTrail
 from universal_registry.storage.registry_sqlite import SqliteRegistry
 from universal_registry.storage.sync_marker import read_marker
+from universal_registry.sync.audience import Reach
 from universal_registry.sync.conflict import Sort
+from universal_registry.sync.greeting import Link
 from universal_registry.sync.identity import Renewal
 from universal_registry.sync.ports import Peer
-from universal_registry.sync.session import COMPARE_SECONDS, Link, Session
+from universal_registry.sync.session import COMPARE_SECONDS, Session
 from universal_registry.sync.version import LIFE, Known, State, Version
 
 
@@ -181,8 +183,8 @@ async def test_a_kill_between_batches_goes_on_where_it_was(pair: tuple[Node, Nod
     for number in range(20):
         await a.set(f"n{number}", command="x" * 50)
     theirs = await a.replica.identity()
-    left = Session(a.replica, Link((await b.replica.identity()).node, ALL, a.replica.selector(ALL)), WORLD)
-    right = Session(b.replica, Link(theirs.node, ALL, b.replica.selector(ALL)), WORLD, batch_bytes=600)
+    left = Session(a.replica, Link((await b.replica.identity()).node, ALL, Reach(a.replica.selector(ALL))), WORLD)
+    right = Session(b.replica, Link(theirs.node, ALL, Reach(b.replica.selector(ALL))), WORLD, batch_bytes=600)
     [hello] = await left.open()
     [since] = await right.receive(hello)
     await left.receive((await right.open())[0])

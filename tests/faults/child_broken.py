@@ -13,9 +13,9 @@ import sys
 from collections.abc import Callable
 from datetime import timedelta
 
-from universal_registry import app
+from universal_registry import serving
 from universal_registry.environment import load_settings
-from universal_registry.propagation.engine.engine import roster
+from universal_registry.propagation.engine import roster
 from universal_registry.propagation.engine.window import LaneRun
 from universal_registry.propagation.lanes.lane import Mark
 from universal_registry.storage import writer
@@ -68,7 +68,7 @@ CHANGES: dict[str, Callable[[], None]] = {
 def main() -> int:
     for name in sys.argv[1:]:
         CHANGES[name]()
-    return app.serve(load_settings())
+    return serving.serve(load_settings())
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from universal_registry.app import App, open_app
 from universal_registry.environment import load_settings
 from universal_registry.kernel.settings import Settings
 from universal_registry.kernel.world import SystemWorld
-from universal_registry.propagation.engine.engine import planner
+from universal_registry.propagation.engine import planner
 from universal_registry.propagation.engine.session_steps import Conduct
 from universal_registry.propagation.engine.window import LaneRun
 from universal_registry.propagation.lanes.lane import DeliveryState, Mark, Settlements, Verb

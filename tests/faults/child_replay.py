@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from universal_registry import app
+from universal_registry import serving
 from universal_registry.__main__ import say
 from universal_registry.environment import load_settings
 from universal_registry.kernel.errors import RegistryError
@@ -91,7 +91,7 @@ BROKEN: dict[str, Callable[[], None]] = {
 def main() -> int:
     BROKEN[sys.argv[1] if len(sys.argv) > 1 else "sound"]()
     try:
-        return app.serve(load_settings())
+        return serving.serve(load_settings())
     except RegistryError as error:
         return say(error)
 

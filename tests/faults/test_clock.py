@@ -17,7 +17,7 @@ from universal_registry.client.listen import State, flaky
 from universal_registry.environment import load_settings
 from universal_registry.kernel.settings import Settings
 from universal_registry.kernel.world import SystemWorld
-from universal_registry.propagation.engine.engine import clock_steps
+from universal_registry.propagation.engine import clock_steps
 from universal_registry.propagation.lanes.lane import Breaker
 from universal_registry.propagation.lanes.outcome import Accepted, Failed, Outcome
 from universal_registry.propagation.ports import Envelope

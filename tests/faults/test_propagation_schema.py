@@ -147,7 +147,10 @@ async def test_the_systems_sqlite3_reads_every_column_with_rows_in_it(
     await fill(store)
     async with database.transaction():
         database.execute("INSERT INTO stream_metrics VALUES ('s', 'out', 1, 2, 0.5, '2026-03-01T12:00:00.000Z')")
-        database.execute("INSERT INTO nexus_sync_log VALUES ('e', 'c', 'both', NULL, 'executed', 'now')")
+        database.execute(
+            "INSERT INTO studio_syncs (studio, entry, component, direction, way, revision, status, reason, created_at,"
+            " updated_at) VALUES ('s', 'e', 'c', 'broadcast', 'pull', 1, 'executed', '', 'now', 'now')"
+        )
     lines = sqlite3(path, f"SELECT {COLUMNS[table]} FROM {table};")
     assert lines
     assert {len(line.split("|")) for line in lines} == {len(COLUMNS[table].split(", "))}

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from universal_registry.registry.assignment import build, parse_assignment
 from universal_registry.kernel.errors import Invalid, Malformed, RegistryError, UsageError
+from universal_registry.registry.assignment import build, parse_assignment
 
 KIND: dict[str, Any] = {
     "fields": [
@@ -108,10 +108,10 @@ def test_a_secret_in_the_command_line_is_noticed_and_an_end_of_line_is_no_part_o
     def read(word: str) -> str:
         return "hush\n" if word in ("-", "@file") else word
 
-    assert build(["secret_value=hush"], KIND, read).exposed == ["secret_value"]
-    assert build(['secret_value:="hush"'], KIND, read).exposed == ["secret_value"]
+    assert build([parse_assignment("secret_value=hush")], KIND, read).exposed == ["secret_value"]
+    assert build([parse_assignment('secret_value:="hush"')], KIND, read).exposed == ["secret_value"]
     for word in ("secret_value=-", "secret_value=@file"):
-        built = build([word], KIND, read)
+        built = build([parse_assignment(word)], KIND, read)
         assert (built.exposed, built.document) == ([], {"spec": {"secret_value": "hush"}})
 
 

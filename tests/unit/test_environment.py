@@ -9,7 +9,13 @@ import pytest
 from universal_registry import environment
 from universal_registry.environment import child_environment, load, load_settings, parse_listen, runtime_dir
 from universal_registry.kernel.errors import SettingError
-from universal_registry.kernel.settings import EncryptionSettings, PostgresSettings, RetrySettings, Settings
+from universal_registry.kernel.settings import (
+    EncryptionSettings,
+    HistorySettings,
+    PostgresSettings,
+    RetrySettings,
+    Settings,
+)
 
 
 @pytest.fixture
@@ -97,6 +103,11 @@ def test_every_setting_can_come_from_the_environment(home: Path) -> None:
         "REGISTRY_ENCRYPTION_ENCRYPT_METRICS": "yes",
         "REGISTRY_ENCRYPTION_KEY_PATH": "keys//mine.key",
         "REGISTRY_ENCRYPTION_KEY_FILE": "/run/secrets/key",
+        "REGISTRY_HISTORY_COMPACT": "no",
+        "REGISTRY_HISTORY_VALUE_DAYS": "0.5",
+        "REGISTRY_HISTORY_VALUE_REVISIONS": "1000",
+        "REGISTRY_HISTORY_LINE_DAYS": "7",
+        "REGISTRY_HISTORY_LINE_REVISIONS": "5000",
     }
     found = loaded(home, **given)
     assert found.warnings == ()
@@ -147,6 +158,9 @@ def test_every_setting_can_come_from_the_environment(home: Path) -> None:
             encrypt_metrics=True,
             key_path="keys/mine.key",
             key_file="/run/secrets/key",
+        ),
+        history=HistorySettings(
+            compact=False, value_days=0.5, value_revisions=1000, line_days=7.0, line_revisions=5000
         ),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import socket
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -19,10 +20,12 @@ from universal_registry.observe.health import Health
 from universal_registry.observe.metrics import Gauges
 from universal_registry.runner.ports import Alarm, Pulse
 from universal_registry.runner.supervisor import Supervisor
+from universal_registry.runner.systemd import Notifier
 from universal_registry.runner.workers.health import HealthWorker
 from universal_registry.runner.workers.keys import KeysWorker
 from universal_registry.runner.workers.propagation import PropagationWorker
 from universal_registry.runner.workers.streaming import StreamingWorker
+from universal_registry.runner.workers.watchdog import WATCHED, WatchdogWorker
 from universal_registry.runner.workers.webhook import WebhookWorker
 
 
@@ -671,3 +674,47 @@ def test_trouble_with_keys_ends_nothing() -> None:
         await supervisor.stop(1)
 
     run(main())
+
+
+# --- the watchdog ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stuck", WATCHED)
+def test_the_watchdog_is_fed_only_while_each_of_the_four_workers_ticks(stuck: str, tmp_path: Path) -> None:
+    async def late(pulse: Pulse, alarm: Alarm) -> None:
+        await at(3)  # its first turn takes long, as a recovery does
+        while asyncio.get_running_loop().time() < 100:
+            pulse.beat()
+            await alarm.wait(1.0)
+        await asyncio.Event().wait()
+
+    async def main(manager: socket.socket) -> None:
+        async def told(until: float) -> str:
+            """All that comes to that moment."""
+            found: list[str] = []
+            while (now := asyncio.get_running_loop().time()) < until:
+                await at(min(until, now + 1))
+                with suppress(BlockingIOError):
+                    while True:
+                        found.append(manager.recv(4096).decode())
+            return "\n".join(found)
+
+        supervisor = Supervisor(VirtualWorld(), stuck_after=30.0)
+        for name in WATCHED:
+            supervisor.start(name, Scripted(late if name == stuck else good))
+        notifier = Notifier(str(tmp_path / "notify"), watchdog=60.0)
+        watchdog = WatchdogWorker(notifier, supervisor.at_work, supervisor.trouble, lambda: Gauges(db=True))
+        supervisor.start("watchdog", watchdog)
+        assert await told(2.9) == "STATUS=starting"
+        assert "READY=1" in await told(4)
+        assert (await told(129.5)).count("WATCHDOG=1") > 100
+        await told(134)
+        silence = await told(215)  # until its supervisor has given it up
+        assert "WATCHDOG" not in silence
+        assert f"STATUS=queue depth 0, webhooks pending 0; the {stuck} worker has not moved for 60 s" in silence
+        assert await supervisor.stop(1.0) == [stuck]
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+        run(main(manager))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from universal_registry.api.forms import FORM_TYPE, form_pairs, model_object
 from universal_registry.api.http import Request, Response, packed
 from universal_registry.kernel.errors import Invalid, Malformed, UsageError
 from universal_registry.kernel.limits import DEFAULT_LIMITS, Limits
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
     from universal_registry.observe.figures import FiguresReader
     from universal_registry.observe.streams import Traffic
     from universal_registry.propagation.control import PropagationControl
+    from universal_registry.propagation.studio.exchange import StudioExchange
     from universal_registry.registry.consumers import Consumers
     from universal_registry.registry.tokens import Tokens
+    from universal_registry.storage.compaction import Compaction
     from universal_registry.transports.peer import Links, Pairing, Status
 
 BODY_LIMIT = DEFAULT_LIMITS.body
@@ -61,11 +64,13 @@ class Observed(msgspec.Struct, frozen=True, kw_only=True):
 
     tokens: Tokens
     keys: KeyControl
+    compaction: Compaction
     audit: Audit
     denials: Denials
     figures: FiguresReader
     consumers: Consumers
     streams: Traffic
+    studio: StudioExchange
     links: Links
     pairing: Pairing
     link_status: Status
@@ -115,7 +120,7 @@ async def json_body(call: Call, *, limits: Limits = DEFAULT_LIMITS) -> Any:
     """The JSON value of the body, read strictly. Raises Malformed or TooLarge."""
     stated = call.request.content_type()
     if stated and stated != "application/json" and not stated.endswith("+json"):
-        raise Malformed(f"the body is said to be {stated[:60]!r}", hint="send application/json")
+        raise Malformed(f"the body is said to be {stated[:60]!r}", hint="send application/json, or a form")
     return await load_off_loop(load_json, call.request.body, limits)
 
 
@@ -135,10 +140,14 @@ async def json_object(call: Call, *, limits: Limits = DEFAULT_LIMITS) -> dict[st
 
 
 async def body_as(model: type[Model], call: Call, *, limits: Limits = DEFAULT_LIMITS) -> Model:
-    """The body as an instance of `model`. Raises Invalid naming the path of what does not fit."""
-    value = await json_object(call, limits=limits)
+    """The body, JSON or a form, as an instance of `model`. Raises Invalid naming the path of what does not fit."""
+    form = call.request.content_type() == FORM_TYPE
+    if form:
+        value = model_object(await load_off_loop(form_pairs, call.request.body, limits), model)
+    else:
+        value = await json_object(call, limits=limits)
     try:
-        return msgspec.convert(value, model)
+        return msgspec.convert(value, model, strict=not form)
     except msgspec.ValidationError as error:
         raise Invalid(f"the body does not fit: {error}", hint="GET /openapi.json describes it") from None
 

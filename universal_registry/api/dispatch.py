@@ -15,6 +15,7 @@ from universal_registry.api.reached import reached
 from universal_registry.api.route import Route
 from universal_registry.api.routes import Match, match
 from universal_registry.api.routes_peers import LINKS
+from universal_registry.api.shell_answers import COLUMN, for_shell, problem_for_shell, shell_type
 from universal_registry.api.watch_hub import WatchHub
 from universal_registry.kernel.errors import (
     Forbidden,
@@ -149,9 +150,12 @@ class Api:
         except Replayed as before:
             response = unpacked(before.answer)
         except RegistryError as error:
-            return self.problem(error)
+            return self.problem(error, request)
         except Exception as error:  # noqa: BLE001 - the one place where a bug becomes an answer: reported, and 500
             return self.bug(error)
+        if "accept" in request.headers:
+            reads = request.method in _READS
+            response = for_shell(response, request, match(request.method, request.path).route.pattern if reads else "")
         return Response(status=response.status, headers=(*response.headers, *_ALWAYS), body=response.body)
 
     async def _answer(self, request: Request, admitted: Admitted) -> Response:
@@ -174,8 +178,9 @@ class Api:
             await self._context.service.replay(call.who, *call.once)
         return await route.handler(self._context, call)
 
-    def problem(self, error: RegistryError) -> Response:
-        """The answer that tells of an error. Denials are counted here, where each is answered once."""
+    def problem(self, error: RegistryError, request: Request | None = None) -> Response:
+        """The answer that tells of an error, `request` if it could be read. Denials are counted here, where each is
+        answered once."""
         if isinstance(error, Unauthenticated | Forbidden):
             who, route = error.data.get("actor", "unknown"), error.data.get("route", "")
             why = error.message if isinstance(error, Unauthenticated) else error.hint
@@ -187,7 +192,8 @@ class Api:
             extra += (("registry-revision", str(head)),)
         if error.status == 401:
             extra += (("www-authenticate", 'Bearer realm="universal-registry"'),)
-        return problem_response(error, self._world.new_id(), extra)
+        response = problem_response(error, self._world.new_id(), extra)
+        return response if request is None else problem_for_shell(response, error, request)
 
     def bug(self, error: BaseException) -> Response:
         """The answer to a request that met a bug; the bug is reported."""
@@ -202,6 +208,8 @@ def _check_query(request: Request, route: Route) -> None:
     if not request.query:
         return
     known = tuple(param.name for param in route.query)
+    if shell_type(request):
+        known += (COLUMN,)
     for name, _ in request.query:
         if name not in known:
             guesses = near(name, known)

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from universal_registry.api.context import Context
-from universal_registry.api.http import NDJSON_TYPE, TSV_TYPE, Request, Response, json_response
+from universal_registry.api.http import NDJSON_TYPE, Response, json_response
 from universal_registry.log.change import Change, Op
 from universal_registry.registry.catalogue import Classification, Field, Kind
 from universal_registry.registry.operation import Effect, Result
@@ -28,13 +28,12 @@ def shown_document(context: Context, record: Record) -> dict[str, Any]:
 
 def records_response(
     context: Context,
-    request: Request,
     records: Iterable[Record],
     *,
     revision: int | None = None,
     more: str | None = None,
 ) -> Response:
-    """Some records as JSON (`{"items", "revision", "next"}`) or, if the caller asks, as TSV without a header line.
+    """Some records as JSON (`{"items", "revision", "next"}`).
 
     The headers `registry-revision` and `registry-next` say the same to those who read no JSON.
     """
@@ -43,19 +42,10 @@ def records_response(
         headers += (("registry-revision", str(revision)),)
     if more is not None:
         headers += (("registry-next", more),)
-    if request.accepts(TSV_TYPE):
-        lines = b"".join(_tsv_line(context.service.shown(record)) for record in records)
-        return Response(headers=(("content-type", f"{TSV_TYPE}; charset=utf-8"), *headers), body=lines)
     shown: dict[str, Any] = {"items": [shown_document(context, record) for record in records], "next": more}
     if revision is not None:
         shown["revision"] = revision
     return json_response(shown, headers=headers)
-
-
-def _tsv_line(record: Record) -> bytes:
-    # No field can hold a tab or a line end: names have no control characters, and JSON escapes them.
-    cells = (record.name, record.classification, str(record.generation), str(record.revision), record.updated_at)
-    return "\t".join(cells).encode() + b"\t" + orjson.dumps(record.spec) + b"\n"
 
 
 def written_one(context: Context, written: Written) -> Response:

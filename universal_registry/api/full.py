@@ -38,7 +38,7 @@ class _Handler:
         self._peer_of = peer_of
 
     async def handle(self, http: web.BaseRequest) -> web.StreamResponse:
-        whole = True
+        whole, head = True, None
         try:
             head = request_from(http.method, http.raw_path, _headers(http), b"", self._peer_of(http.transport))
             admitted = self._api.admit(head)
@@ -49,7 +49,7 @@ class _Handler:
         except RegistryError as error:
             # The body was not read, so nothing more can be read from this connection.
             whole = not http.body_exists
-            response = self._api.problem(error)
+            response = self._api.problem(error, head)
         else:
             request = msgspec.structs.replace(head, body=body) if body else head
             response = await self._api.dispatch(request, admitted)

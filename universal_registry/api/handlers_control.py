@@ -196,5 +196,7 @@ async def status(context: Context, _: Call) -> Response:
     """What there is and how it goes: records, targets, queue, warnings."""
     found = await context.control.status()
     found["warnings"] = [*found["warnings"], *await context.observed.keys.warnings()]
+    horizon = await context.service.log.horizon()
+    found["history"] = {"values": horizon.values, "lines": horizon.lines}
     found["streams"] = {"open": context.observed.streams.open_now(), "messages": found["counters"]["messages"]}
     return json_response(found)

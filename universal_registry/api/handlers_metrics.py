@@ -24,8 +24,9 @@ async def metrics(context: Context, call: Call) -> Response:
 
 
 def without_names(figures: Figures, keys: KeyControl) -> Figures:
-    """The figures with digests instead of the names of targets, where `encrypt_metrics` asks for that."""
+    """The figures with digests instead of the names of targets and peers, where `encrypt_metrics` asks for that."""
     if not keys.settings.encrypt_metrics or figures.stored is None:
         return figures
     targets = tuple(replace(each, target=keys.digest(each.target)) for each in figures.stored.targets)
-    return replace(figures, stored=replace(figures.stored, targets=targets))
+    peers = tuple(replace(each, peer=keys.digest(each.peer)) for each in figures.stored.peers)
+    return replace(figures, stored=replace(figures.stored, targets=targets, peers=peers))

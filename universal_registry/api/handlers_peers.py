@@ -44,6 +44,14 @@ class JoinBody(msgspec.Struct, forbid_unknown_fields=True):
     address: str = ""
 
 
+class AudienceBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Who may have the records of a scope: names of peers, ids of nodes, or `here`; nobody: all may. `scope`: as of an
+    invitation, and not empty."""
+
+    scope: str
+    members: list[str]
+
+
 class ResolveBody(msgspec.Struct, forbid_unknown_fields=True):
     """For each path the number of the value that holds from now on (0: none, or what is shown); or `all`: what is shown
     holds everywhere."""
@@ -83,6 +91,14 @@ async def join(context: Context, call: Call) -> Response:
     body = await body_as(JoinBody, call)
     joined = await context.observed.pairing.join(body.line, name=body.name, url=body.address, actor=call.who)
     return json_response(joined._asdict())
+
+
+async def audience(context: Context, call: Call) -> Response:
+    """Say who may have which records: they go to nobody else, and nobody else passes them on. The same must be set on
+    all nodes."""
+    body = await body_as(AudienceBody, call)
+    found = await context.observed.pairing.audience(body.scope, body.members, actor=call.who)
+    return json_response({"audiences": {scope: list(members) for scope, members in found.items()}})
 
 
 async def remove_peer(context: Context, call: Call) -> Response:

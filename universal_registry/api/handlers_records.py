@@ -29,6 +29,7 @@ from universal_registry.api.documents import (
     written_many,
     written_one,
 )
+from universal_registry.api.forms import FORM_TYPE, form_pairs, record_content
 from universal_registry.api.http import JSON_PATCH_TYPE, NDJSON_TYPE, Request, Response, json_response
 from universal_registry.kernel.errors import Invalid, NotFound, PreconditionFailed, TooLarge, UsageError
 from universal_registry.kernel.ids import Key
@@ -52,7 +53,8 @@ _ETAG = re.compile(r'"(0|[1-9][0-9]{0,18})"')
 
 
 class BatchBody(msgspec.Struct, forbid_unknown_fields=True):
-    """Operations that become one revision. Each: `{"op": "put" | "merge" | "delete", "kind", "name", ...}`."""
+    """Operations that become one revision. Each: `{"op": "put" | "merge" | "patch" | "delete", "kind", "name",
+    ...}`; a patch has its steps (RFC 6902) under `patch`."""
 
     operations: list[dict[str, Any]]
     message: str = ""
@@ -74,8 +76,6 @@ async def get_record(context: Context, call: Call) -> Response:
         known = [each.strip().removeprefix("W/") for each in unwanted.split(",")]
         if tag[1] in known or "*" in known:
             return Response(status=304, headers=headers)
-    if call.request.accepts("text/tab-separated-values"):
-        return records_response(context, call.request, [record], revision=found.revision)
     return json_response(shown_document(context, record), headers=headers)
 
 
@@ -159,13 +159,16 @@ def _key(context: Context, call: Call) -> Key:
     name = call.params["name"]
     if name == "-":
         name = needed(call, "name")
-    kind = _kind(context, call.params["plural"])
-    return context.service.key(kind.name, call.params["namespace"], name)
+    if call.params["plural"] == "-":
+        kind = context.service.catalogue.classification(needed(call, "class")).kind
+    else:
+        kind = _kind(context, call.params["plural"]).name
+    return context.service.key(kind, call.params["namespace"], name)
 
 
 async def _content(context: Context, call: Call, key: Key) -> dict[str, Any]:
     """The document in the body, with the key of the path. What it says of its own key must agree."""
-    content = await json_object(call)
+    content = await _sent(context, call, key)
     named = key._asdict()
     for field, wanted in named.items():
         if field not in content:
@@ -178,6 +181,14 @@ async def _content(context: Context, call: Call, key: Key) -> dict[str, Any]:
         if said != wanted:
             raise Invalid(f"the body says {field} {said!r:.80}, the path {wanted!r:.80}", path=field)
     return {**content, **named}
+
+
+async def _sent(context: Context, call: Call, key: Key) -> dict[str, Any]:
+    if call.request.content_type() != FORM_TYPE:
+        return await json_object(call)
+    pairs = await load_off_loop(form_pairs, call.request.body, DEFAULT_LIMITS)
+    kind = kind_document(context.service.catalogue.kind(key.kind))
+    return record_content(pairs, kind)
 
 
 async def _guard(context: Context, call: Call, key: Key) -> int | None:
@@ -232,15 +243,15 @@ async def find_records(context: Context, call: Call) -> Response:
         found = await context.service.find(reference, namespace)
         after = (await context.service.log.head()).revision
         if before == after:  # nothing was written meanwhile, so all of it is of one state
-            return records_response(context, call.request, found, revision=after)
+            return records_response(context, found, revision=after)
         before = after
-    return records_response(context, call.request, await context.service.find(reference, namespace))
+    return records_response(context, await context.service.find(reference, namespace))
 
 
 async def _page(context: Context, call: Call, selector: Selector) -> Response:
     limit = call.request.integer("limit", PAGE, 1, MOST_IN_PAGE)
     page = await context.service.list(selector, limit=limit, page=call.request.value("page") or None)
-    return records_response(context, call.request, page.records, revision=page.revision, more=page.next)
+    return records_response(context, page.records, revision=page.revision, more=page.next)
 
 
 def selector_of(context: Context, request: Request) -> Selector:

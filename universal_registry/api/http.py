@@ -21,6 +21,7 @@ JSON_PATCH_TYPE = "application/json-patch+json"
 NDJSON_TYPE = "application/x-ndjson"
 PROBLEM_TYPE = "application/problem+json"
 TSV_TYPE = "text/tab-separated-values"
+NUL_TYPE = "text/nul-separated-values"
 _QUERY_FIELDS = 200
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 

@@ -11,6 +11,7 @@ import orjson
 
 from universal_registry import __version__
 from universal_registry.api.auth import Scope
+from universal_registry.api.forms import FORM_TYPE
 from universal_registry.api.http import JSON_PATCH_TYPE
 from universal_registry.api.params import Param
 from universal_registry.api.route import Route
@@ -29,8 +30,10 @@ _PARAM_DOCS = {
     "id": "the id",
     "verb": "what to do with it",
     "link": "the id that opening a link gave",
+    "studio": "the name of the studio",
 }
 _MERGE = "application/merge-patch+json"
+_FIELDS: dict[str, Any] = {"schema": {"type": "object", "additionalProperties": {"type": "string"}}}
 _KEY = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -101,13 +104,15 @@ def _query(param: Param) -> dict[str, Any]:
 
 def _request_content(route: Route) -> dict[str, Any]:
     if isinstance(route.body, type):
-        return {"application/json": {"schema": _ref(route.body.__name__)}}
+        body = {"schema": _ref(route.body.__name__)}
+        return {"application/json": body, FORM_TYPE: body}
     if route.body == "record":
         # The path says kind, namespace and name, so the body is the rest of a document.
         schema = _ref("RecordContent")
         if route.method == "PATCH":
-            return {_MERGE: {"schema": schema}, JSON_PATCH_TYPE: {"schema": _ref("JsonPatch")}}
-        return {"application/json": {"schema": schema}}
+            steps = {"schema": _ref("JsonPatch")}
+            return {_MERGE: {"schema": schema}, JSON_PATCH_TYPE: steps, FORM_TYPE: _FIELDS}
+        return {"application/json": {"schema": schema}, FORM_TYPE: _FIELDS}
     text = {"schema": {"type": "string"}}
     many = {"schema": {"type": "array", "items": _ref("Record")}}
     return {"application/json": many, "application/yaml": text, "application/x-ndjson": text}

@@ -9,6 +9,7 @@ from urllib.parse import unquote_to_bytes
 
 from universal_registry.api import handlers_access as access
 from universal_registry.api import handlers_changes as changes
+from universal_registry.api import handlers_compaction as compaction
 from universal_registry.api import handlers_control as control
 from universal_registry.api import handlers_health as health
 from universal_registry.api import handlers_history as history
@@ -16,6 +17,7 @@ from universal_registry.api import handlers_keys as keys
 from universal_registry.api import handlers_lanes as lanes
 from universal_registry.api import handlers_metrics as metrics
 from universal_registry.api import handlers_records as records
+from universal_registry.api import handlers_reverting as reverting
 from universal_registry.api import handlers_sessions as said
 from universal_registry.api import handlers_streams as streamed
 from universal_registry.api import handlers_targets as targets
@@ -24,6 +26,7 @@ from universal_registry.api.auth import Scope
 from universal_registry.api.context import BULK_LIMITS
 from universal_registry.api.params import (
     ACROSS,
+    BY_CLASS,
     DASH,
     FILTERS,
     FRESH,
@@ -37,6 +40,7 @@ from universal_registry.api.params import (
     Param,
 )
 from universal_registry.api.route import Route
+from universal_registry.api.routes_nexus import NEXUS_ROUTES
 from universal_registry.api.routes_peers import PEER_ROUTES
 from universal_registry.kernel.errors import Malformed, MethodNotAllowed, NotFound
 from universal_registry.registry.words import near, shown
@@ -60,11 +64,11 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", _RECORD, records.get_record, Scope.READ, "Read a record", (DASH, REV, FRESH), answer="record"),
     Route(
         "PUT", _RECORD, records.put_record, Scope.WRITE, "Make a record exactly this",
-        (DASH, MESSAGE, STRICT), "record", "written", keyed=True,
+        (DASH, BY_CLASS, MESSAGE, STRICT), "record", "written", keyed=True,
     ),
     Route(
         "PATCH", _RECORD, records.patch_record, Scope.WRITE, "Merge into a record, or create it; or change it in steps",
-        (DASH, MESSAGE, STRICT), "record", "written", keyed=True,
+        (DASH, BY_CLASS, MESSAGE, STRICT), "record", "written", keyed=True,
     ),
     Route(
         "DELETE", _RECORD, records.delete_record, Scope.WRITE, "Remove a record",
@@ -91,6 +95,18 @@ ROUTES: tuple[Route, ...] = (
         "POST", "/v1/-/apply", records.apply, Scope.WRITE, "Make records what documents say, all or nothing",
         (Param("mode", "`put` (a document is the whole record; if absent) or `merge`"), MESSAGE, STRICT),
         "records", "batch", _BULK, keyed=True,
+    ),
+    Route(
+        "POST", "/v1/-/rehearse", reverting.rehearsal, Scope.WRITE, "What a batch would change; nothing is stored",
+        body=records.BatchBody, body_limit=_BULK,
+    ),
+    Route(
+        "POST", "/v1/-/undo", reverting.undo_revision, Scope.WRITE, "Put all records of a revision back as they were",
+        body=reverting.UndoBody, answer="batch", keyed=True,
+    ),
+    Route(
+        "POST", "/v1/-/rollback", reverting.roll_back, Scope.WRITE, "Make a record what it was, or bring it back",
+        body=reverting.RollbackBody, answer="batch", keyed=True,
     ),
     Route(
         "GET", "/v1/-/export", records.export, Scope.READ, "Records as NDJSON documents, to apply elsewhere",
@@ -269,6 +285,13 @@ ROUTES: tuple[Route, ...] = (
         body=keys.RetireBody,
     ),
     # who may come in, and who did what
+    Route(
+        "GET", "/v1/-/compaction", compaction.look, Scope.ADMIN, "How far back the change log goes, and what could go",
+    ),
+    Route(
+        "POST", "/v1/-/compaction", compaction.compact, Scope.ADMIN, "Drop of the change log what is past its time",
+        (Param("seconds", "for about so long; 0 to 60, 10 if absent", "integer"),),
+    ),
     Route("GET", "/v1/-/tokens", access.tokens, Scope.ADMIN, "All tokens, without what they are"),
     Route("POST", "/v1/-/tokens", access.add_token, Scope.ADMIN, "Make a token", body=access.TokenBody),
     Route("DELETE", "/v1/-/tokens/{name}", access.revoke_token, Scope.ADMIN, "Revoke a token"),
@@ -283,6 +306,7 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route("GET", "/v1/-/audit/anchor", access.anchor, Scope.ADMIN, "The ends of the hash chains, to keep elsewhere"),
     *PEER_ROUTES,
+    *NEXUS_ROUTES,
 )  # fmt: skip
 
 

@@ -21,6 +21,8 @@ PEER_ROUTES: tuple[Route, ...] = (
         body=peers.InviteBody,
     ),
     Route("POST", "/v1/-/peers", peers.join, Scope.ADMIN, "Use an invitation of another registry", body=peers.JoinBody),
+    Route("PUT", "/v1/-/peers/audiences", peers.audience, Scope.ADMIN, "Say who may have which records",
+          body=peers.AudienceBody),
     Route("DELETE", _PEER, peers.remove_peer, Scope.ADMIN, "Be paired no more, or take an invitation back"),
     Route("POST", _PEER + "/pause", peers.pause_peer, Scope.ADMIN, "Exchange nothing with a peer for now"),
     Route("POST", _PEER + "/resume", peers.resume_peer, Scope.ADMIN, "Go on with a peer"),

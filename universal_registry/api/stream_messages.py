@@ -110,7 +110,18 @@ class Event(_Write, frozen=True, kw_only=True, tag="event"):
     mode: str = ""
 
 
-Push = Ack | Put | Patch | Delete | Batch | Event
+class Sync(_Message, frozen=True, kw_only=True, tag="sync"):
+    """Acknowledge, push and pull, as `POST /v1/-/nexus/{studio}/sync`."""
+
+    studio: str
+    cursor: str = ""
+    push: list[dict[str, Any]] = []
+    wait: int = 0
+    limit: int = 500
+    full: bool = False
+
+
+Push = Ack | Put | Patch | Delete | Batch | Event | Sync
 Said = Subscribe | Unsubscribe | Bookmark | Push
 
 
@@ -164,6 +175,9 @@ def _asked(said: Push) -> tuple[str, str, Any]:
         case Batch():
             body = {"operations": said.operations, "message": said.message, "strict": said.strict}
             return "POST", "/v1/batch", body
+        case Sync():
+            body = {"cursor": said.cursor, "push": said.push, "wait": said.wait, "limit": said.limit, "full": said.full}
+            return "POST", f"/v1/-/nexus/{quote(said.studio)}/sync", body
         case Event(stream=str(stream)) if stream:
             return "POST", f"/v1/-/streams/{quote(stream)}", {"data": said.data, "message": said.message}
         case Event():

@@ -12,9 +12,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from weakref import WeakSet
 
+import msgspec
+
 from universal_registry.api.context import Wakeup
 from universal_registry.api.watch_ring import Ring, RingLimits, entries_of, fitting
-from universal_registry.api.watcher import Asked, Watcher
+from universal_registry.api.watcher import Asked, Start, Watcher
 from universal_registry.kernel.errors import CursorMismatch
 from universal_registry.kernel.world import World
 from universal_registry.log.chain import GENESIS
@@ -66,8 +68,12 @@ class WatchHub:
     # --- for watchers --------------------------------------------------------------------------------------------
 
     async def open(self, asked: Asked) -> Watcher:
-        """A watcher at its start. Raises CursorMismatch (with `data["cursor"]`) for a cursor of another history."""
+        """A watcher at its start; where the beginning is not kept any more, one that asks for it gets the list. Raises
+        CursorMismatch (with `data["cursor"]`) for a cursor of another history, CursorGone for one from before the log
+        that is kept."""
         await self._reach_the_head()
+        if asked.start is Start.BEGINNING and (await self.service.log.horizon()).lines:
+            asked = msgspec.structs.replace(asked, start=Start.LIST)
         if isinstance(asked.start, Cursor):  # now: a history that ends after this look is noticed as the ring's
             await self.service.log.check_cursor(asked.start)
         watcher = Watcher(self, asked)
@@ -153,6 +159,8 @@ class WatchHub:
         except BaseException:
             self._is_due = True
             raise
+        if aside:  # nobody who reads on all the time comes near the horizon
+            await log.check_cursor(ring.end)
         for entry in entries_of(passages, ring.end.incarnation):
             before = entry.cursor.revision - 1
             if before != ring.end.revision:  # it states the gap to each watcher, who finds it on his own way

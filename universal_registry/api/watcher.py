@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from universal_registry.api.watch_ring import Entry, View, coalesced_frame, entries_of, fitting
+from universal_registry.kernel.errors import CursorMismatch
 from universal_registry.log.chain import GENESIS
-from universal_registry.log.cursor import Cursor
+from universal_registry.log.cursor import Cursor, parse_cursor
+from universal_registry.log.horizon import Horizon, gone
 from universal_registry.registry.selector import Selector
 from universal_registry.registry.watch import Frame, FrameKind, mark, records_frame
 
@@ -235,7 +237,11 @@ class Watcher:
             if (late := self._too_late()) is not None:
                 return [late]
             most = self._fits * 4 if self._asked.policy is Policy.COALESCE else self._most
-            passages = await self._hub.service.log.passages(self.cursor.revision, most, upto=upto, aside=True)
+            log = self._hub.service.log
+            passages = await log.passages(self.cursor.revision, most, upto=upto, aside=True)
+            horizon = await log.horizon()  # now: it never goes back
+            if self.cursor.revision < horizon.lines:
+                return [await self._gone(horizon)]
             self._behind.extend(entries_of(passages, self.cursor.incarnation))
             self._fits = fitting(self._fits, passages, _AT_HAND, BEHIND)
         most = len(self._behind) if self._asked.policy is Policy.COALESCE else max(1, self._most // _SLICE)
@@ -294,13 +300,19 @@ class Watcher:
         """The last frame of a watch that an error ended."""
         return self._end(why)
 
-    def _end(self, why: str, *, resume: Cursor | None = None) -> Frame:
-        """The last frame. `resume`: where to go on when its own cursor is of no use any more."""
+    async def _gone(self, horizon: Horizon) -> Frame:
+        """Compaction has gone past it: some of what it has not read is not kept any more."""
+        error = gone(horizon, await self._hub.service.log.head())
+        return self._end(error.message, resume=parse_cursor(error.data["cursor"]), code=error.code)
+
+    def _end(self, why: str, *, resume: Cursor | None = None, code: str = CursorMismatch.code) -> Frame:
+        """The last frame. `resume`: where to go on when its own cursor is of no use any more, as `code` says."""
         self.is_over = True
         self._hub.forget(self)
         if self._pages is not None:  # some of a state is nothing to go on from
             return mark(FrameKind.END, None, why=why, resync=True)
-        return mark(FrameKind.END, resume or self.cursor, why=why, resync=resume is not None)
+        said = {"code": code} if resume is not None else {}
+        return mark(FrameKind.END, resume or self.cursor, why=why, resync=resume is not None, **said)
 
 
 async def _wait(wakeup: asyncio.Event, seconds: float) -> None:

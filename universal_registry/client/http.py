@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from universal_registry.client.errors import PROBLEM_TYPE, error_from
-from universal_registry.client.wire import Connection, connect
+from universal_registry.client.wire import TLS, Connection, connect
 from universal_registry.kernel.errors import Forbidden, Invalid, Malformed, TimedOut, Unreachable, UsageError
 
 if TYPE_CHECKING:
@@ -174,15 +174,23 @@ def daemon_addresses(places: HasAddress) -> tuple[str, ...]:
 class Client:
     """A Caller over a socket. Keeps one connection open between requests; for one thread.
 
-    `address`: the absolute path of a Unix socket, or `HOST:PORT`. `timeout`: seconds without a byte from the daemon;
+    `address`: the absolute path of a Unix socket, `HOST:PORT`, or `https://HOST:PORT` (`ca_file`: its authorities, PEM,
+    instead of the system's). `timeout`: seconds without a byte from the daemon;
     `write_timeout`: the same for requests that change something, where that is more.
     A request is sent once: when its connection breaks, Unreachable says that it may or may not have been done.
     """
 
     def __init__(
-        self, address: str, token: str | None = None, timeout: float = 30.0, write_timeout: float = 0.0
+        self,
+        address: str,
+        token: str | None = None,
+        timeout: float = 30.0,
+        write_timeout: float = 0.0,
+        *,
+        ca_file: str | None = None,
     ) -> None:
         self.address = address
+        self._ca_file = ca_file
         self._token = token
         self._timeout = timeout
         self._write_timeout = max(timeout, write_timeout)
@@ -236,7 +244,7 @@ class Client:
             if kept.still_open(seconds):
                 return kept
             kept.close()
-        return Connection(self.address, seconds)
+        return Connection(self.address, seconds, self._ca_file)
 
     def give_back(self, connection: Connection) -> None:
         """Keep the connection for the next request, or close it."""
@@ -247,7 +255,7 @@ class Client:
 
     def head_bytes(self, method: str, target: str, headers: Mapping[str, str], length: int) -> bytes:
         """The request line and headers."""
-        host = "localhost" if self.address.startswith("/") else self.address
+        host = "localhost" if self.address.startswith("/") else self.address.removeprefix(TLS)
         lines = [f"{method} {target} HTTP/1.1", f"host: {host}", f"content-length: {length}"]
         if self._token is not None:
             lines.append(f"authorization: Bearer {self._token}")

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from universal_registry.client.errors import error_from
 from universal_registry.client.http import Client, encode_query
 from universal_registry.client.wire import split_address
-from universal_registry.kernel.errors import CursorMismatch, RegistryError, Unreachable
+from universal_registry.kernel.errors import CursorGone, CursorMismatch, RegistryError, Unreachable
 from universal_registry.kernel.world import SystemWorld, World
 
 PATH = "/v1/-/watch"
@@ -66,7 +66,8 @@ class WatchClient:
         instead of both. Close it (`contextlib.aclosing`) when you leave it early.
 
         Raises the RegistryError that the registry answers with: CursorMismatch (`data["cursor"]`) when the cursor is
-        of another history, Unauthenticated, Invalid. A registry that does not answer is waited for.
+        of another history, CursorGone (one of these) when it is from before the log that is kept, Unauthenticated,
+        Invalid. A registry that does not answer is waited for.
         """
         query = {"select": list(select), "policy": policy}
         query |= {"consumer": consumer} if consumer else {"from": start}
@@ -161,9 +162,11 @@ def _change(op: str, data: dict[str, Any], cursor: str) -> Change:
 
 
 def _check_end(frame: Frame) -> None:
-    """Raises CursorMismatch when the history that was read is no more. A list that broke off only begins again."""
+    """Raises CursorMismatch when the history that was read is no more, CursorGone when the rest of it is not kept any
+    more. A list that broke off only begins again."""
     if frame.get("resync") and "cursor" in frame:
-        raise CursorMismatch(frame["why"], hint="read everything again (start: list)", cursor=frame["cursor"])
+        error = CursorGone if frame.get("code") == CursorGone.code else CursorMismatch
+        raise error(frame["why"], hint="read everything again (start: list)", cursor=frame["cursor"])
 
 
 async def _connect(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

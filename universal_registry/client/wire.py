@@ -13,10 +13,15 @@ if TYPE_CHECKING:
 _LINE = 1 << 16
 _HEADERS = 200
 _CHUNK = 1 << 16
+TLS = "https://"
+"""An address that begins so is spoken to under TLS."""
 
 
-def connect(address: str, timeout: float) -> socket.socket:
-    """A connected socket. Raises Unreachable, Forbidden, TimedOut, or UsageError for what is no address."""
+def connect(address: str, timeout: float, ca_file: str | None = None) -> socket.socket:
+    """A connected socket. `ca_file`: authorities of an `https://HOST:PORT`, instead of the system's.
+
+    Raises Unreachable, Forbidden, TimedOut, or UsageError for what is no address.
+    """
     import socket
 
     try:
@@ -29,17 +34,29 @@ def connect(address: str, timeout: float) -> socket.socket:
                 made.close()
                 raise
             return made
-        host, port = split_address(address)
+        host, port = split_address(address.removeprefix(TLS))
         made = socket.create_connection((host, port), timeout)
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return made
+        return _sealed(made, host, ca_file) if address.startswith(TLS) else made
     except PermissionError:
         raise Forbidden(f"the socket {address} is not open to you", hint="use TCP and a token") from None
     except TimeoutError:
         raise TimedOut(f"{address} did not accept a connection within {timeout:g} s") from None
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise Unreachable(f"no daemon answers at {address}: {reason}", hint="`ureg up` starts one") from None
+        hint = "is it up, and is its certificate trusted here?" if address.startswith(TLS) else "`ureg up` starts one"
+        raise Unreachable(f"no daemon answers at {address}: {reason}", hint=hint) from None
+
+
+def _sealed(made: socket.socket, host: str, ca_file: str | None) -> socket.socket:
+    """The connection under TLS, with the certificate and the name checked."""
+    import ssl
+
+    try:
+        return ssl.create_default_context(cafile=ca_file).wrap_socket(made, server_hostname=host)
+    except BaseException:
+        made.close()
+        raise
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -54,8 +71,9 @@ def split_address(address: str) -> tuple[str, int]:
 class Connection:
     """A socket and what has been read of it. `reusable`: the last answer was read to its end, and more may follow."""
 
-    def __init__(self, address: str, timeout: float) -> None:
-        self.sock = connect(address, timeout)
+    def __init__(self, address: str, timeout: float, ca_file: str | None = None) -> None:
+        self.sock = connect(address, timeout, ca_file)
+        self._sealed = address.startswith(TLS)
         self.reader: BinaryIO = self.sock.makefile("rb")
         self.reusable = True
 
@@ -67,6 +85,8 @@ class Connection:
         """Whether the far side has neither closed an idle connection nor sent something unasked."""
         import socket
 
+        if self._sealed:  # nothing can be looked at there without being taken
+            return False
         self.sock.setblocking(False)
         try:
             self.sock.recv(1, socket.MSG_PEEK)

@@ -108,6 +108,12 @@ class CursorMismatch(Conflict):
     code = "cursor-mismatch"
 
 
+class CursorGone(CursorMismatch):
+    """The cursor, or the revision, lies before the log that is kept. `data["cursor"]` is where to resync."""
+
+    code, status = "cursor-gone", 410
+
+
 class StoreLocked(Conflict):
     """Another process owns the store. The message names it."""
 

@@ -98,6 +98,28 @@ class EncryptionSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HistorySettings:
+    """How long the change log keeps what later changes made out of date. The newest state of all always stays."""
+
+    compact: bool = _setting(True, "Drop what is past its time, once an hour; off: only `ureg db compact` does.")
+    value_days: float = _setting(
+        30.0, "Days for which the values that records had are kept, and events; 0: age says nothing.", low=0, high=36500
+    )
+    value_revisions: int = _setting(
+        0, "Of so many of the newest revisions they are kept at most; 0: of any number.", low=0, high=10**9
+    )
+    line_days: float = _setting(
+        90.0,
+        "Days for which the log says who changed what, and goes on from any cursor; 0: age says nothing.",
+        low=0,
+        high=36500,
+    )
+    line_revisions: int = _setting(
+        0, "Of so many of the newest revisions it does at most; 0: of any number.", low=0, high=10**9
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PostgresSettings:
     """A PostgreSQL database that holds the records. `host` may be the folder of its Unix socket."""
 
@@ -133,17 +155,31 @@ class Settings:
         10000, "Waiting deliveries kept as rows for one target; beyond it they wait in the log.", low=1, high=10000000
     )
     lock_wait: float = _setting(5.0, "Seconds that a command without a daemon waits for the store.", low=0, high=3600)
+    backup_folder: Path | None = _setting(
+        None, "Folder of the backups that the daemon makes by the clock; without one it makes none."
+    )
+    backup_interval_hours: float = _setting(24.0, "Hours between them.", low=0.001, high=8760)
+    backup_keep: int = _setting(7, "So many of them are kept: the newest.", low=1, high=10000)
     drain_timeout: float = _setting(
         10.0, "Seconds that a stopping daemon gives to deliveries under way.", low=0, high=3600
     )
     retry: RetrySettings = field(default_factory=RetrySettings)
     encryption: EncryptionSettings = field(default_factory=EncryptionSettings)
+    history: HistorySettings = field(default_factory=HistorySettings)
     database: PostgresSettings | None = None  # None: SQLite, in the home
 
     @property
     def key_file(self) -> Path:
         """Where the key that seals is read from."""
         return self.home / (self.encryption.key_file or self.encryption.key_path)
+
+
+GROUPS: tuple[tuple[str, str, type], ...] = (
+    ("retry.", "RETRY_CONFIG", RetrySettings),
+    ("encryption.", "ENCRYPTION_CONFIG", EncryptionSettings),
+    ("history.", "HISTORY_CONFIG", HistorySettings),
+)
+"""Settings that belong together: how their names begin, and their dict in `config.py`."""
 
 
 class Places(NamedTuple):

@@ -9,7 +9,6 @@ import os
 import random
 import time
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Protocol
 
 
@@ -82,20 +81,15 @@ class SystemWorld:
 
 def utc_text(moment: datetime) -> str:
     """A time as it is stored: RFC 3339, UTC, milliseconds."""
-    return f"{_to_the_second(moment.replace(microsecond=0))}{moment.microsecond // 1000:03d}Z"
-
-
-@lru_cache(maxsize=2)
-def _to_the_second(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat().replace("+00:00", ".")
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 _62_BITS = (1 << 62) - 1
-_VARIANT = 0b10 << 62
+_FIXED = 0x7 << 76 | 0b10 << 62
+"""The bits of the version and of the variant."""
 
 
 def uuid7_hex(unix_ms: int, entropy: bytes) -> str:
     """RFC 9562 version 7 from a time in milliseconds and 10 bytes of entropy."""
     number = int.from_bytes(entropy[:10], "big")
-    high = (unix_ms & (1 << 48) - 1) << 16 | 0x7000 | number >> 62 & 0xFFF
-    return f"{high:016x}{_VARIANT | number & _62_BITS:016x}"
+    return f"{(unix_ms & (1 << 48) - 1) << 80 | _FIXED | (number >> 62 & 0xFFF) << 64 | number & _62_BITS:032x}"

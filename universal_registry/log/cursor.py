@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from universal_registry.kernel.errors import Malformed
+from universal_registry.kernel.errors import CursorMismatch, Malformed
 
 _TEXT = re.compile(r"([0-9a-f]{12})\.(0|[1-9][0-9]{0,18})\.([0-9a-f]{8})")
 
@@ -47,3 +47,12 @@ def parse_cursor(text: str) -> Cursor:
             f"cursor {shown!r} is not one that was handed out here", hint="use the cursor of an earlier answer"
         )
     return Cursor(match[1], int(match[2]), match[3])
+
+
+def of_another_history(cursor: Cursor, head: Head) -> CursorMismatch:
+    """What is said to a reader whose cursor this log does not have."""
+    return CursorMismatch(
+        f"cursor {cursor} is of another history of this registry",
+        hint="it was restored or replaced: read everything again, then go on from the cursor given here",
+        cursor=str(head.cursor),
+    )

@@ -16,7 +16,9 @@ import orjson
 
 from universal_registry.kernel.errors import Corrupt, NotFound
 from universal_registry.log.audit import Asked, AuditHead, AuditRow, Deed, LineSeen, verify_rows
+from universal_registry.log.horizon import Horizon
 from universal_registry.registry.check import Checked
+from universal_registry.registry.compaction import DEED, checkpoint
 from universal_registry.registry.ports import LogReader
 
 REGISTRY, PROPAGATION = "registry", "propagation"
@@ -113,7 +115,18 @@ class Audit:
         while rows := await self.trails[name].after(head.number, _ROWS):
             head = verify_rows(head, rows, f"the audit trail of the {name} store")
             progress(f"{head.number} rows of the {name} store's trail")
+        if name == REGISTRY:
+            await self._verify_horizon()
         return head.number
+
+    async def _verify_horizon(self) -> None:
+        """Raises Corrupt unless the trail says where the log begins: else anybody could cut it there."""
+        horizon = await self._log.horizon()
+        told = await self.trails[REGISTRY].newest(Asked(action=DEED, limit=2))  # it may just have moved
+        wanted = checkpoint(horizon)
+        if horizon != Horizon() and wanted not in [orjson.loads(row.details) for row in told]:
+            where = f"the change log is kept from revision {horizon.lines} on"
+            raise Corrupt(f"{where}, and its audit trail does not say so", **wanted)
 
     async def agree(self, anchors: Sequence[Anchor]) -> int:
         """How many there are. Raises Corrupt unless each lies on the chains as they are, NotFound for one of another
@@ -125,7 +138,10 @@ class Audit:
                     f"the anchor {str(anchor)[:40]}... is of another registry than {incarnation}",
                     hint="or of this one before it was restored from a backup",
                 )
-            if anchor.log.number:
+            horizon = await self._log.horizon()
+            if anchor.log.number == horizon.lines:
+                _compare("the change log", "revision", anchor.log, horizon.hash)
+            elif anchor.log.number > horizon.lines:  # of one before that the trail tells, which is anchored too
                 line = await self._log.line(anchor.log.number, 0)
                 _compare("the change log", "revision", anchor.log, None if line is None else line.hash)
             for name, end in ((REGISTRY, anchor.registry), (PROPAGATION, anchor.propagation)):

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 from msgspec.structs import replace
 
 from universal_registry.kernel.errors import RegistryError
 from universal_registry.log.change import Change
+from universal_registry.log.horizon import Horizon
 from universal_registry.observe.denials import Denials
 from universal_registry.observe.health import Health, WorkerState
 from universal_registry.observe.metrics import Gauges
@@ -58,6 +59,24 @@ class WatchFigures(msgspec.Struct, frozen=True, kw_only=True):
     dropped: int = 0
 
 
+class Compacted(msgspec.Struct, frozen=True, kw_only=True):
+    """What compaction has taken from the change log since the start: values and lines."""
+
+    values: int = 0
+    lines: int = 0
+
+
+class PeerFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """One peer. `behind`: positions of our feed that it has not acknowledged; `in_sync`: both hold the same, shown by
+    one root."""
+
+    peer: str
+    linked: bool
+    in_sync: bool
+    behind: int
+    conflicts: int
+
+
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """All of it. `stored`: what comes from the stores; None when they do not answer."""
 
@@ -70,6 +89,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     denials: int
     watches: WatchFigures = WatchFigures()
     streams: int = 0
+    compacted: Compacted = Compacted()
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +101,10 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
     targets: tuple[TargetFigures, ...]
     consumers: Mapping[str, int] = {}
     """The revisions that each named consumer has not acknowledged."""
+    peers: tuple[PeerFigures, ...] = ()
+    origins: Mapping[str, int] = {}
+    """By node, how many of its changes are elsewhere and not here."""
+    horizon: Horizon = Horizon()
 
 
 class FiguresReader:
@@ -112,6 +136,9 @@ class FiguresReader:
         """Told by whoever has them: how the watches do, and the named consumers."""
         self.streams: Callable[[], int] = int
         """How many streams are open."""
+        self.peers: Callable[[], Awaitable[Mapping[str, Any]]] | None = None
+        """What `GET /v1/-/peers` answers."""
+        self.compacted: Callable[[], Compacted] = Compacted
 
     async def gauges(self) -> Gauges:
         """Those of the metrics file. Raises StorageUnavailable, Corrupt."""
@@ -141,6 +168,7 @@ class FiguresReader:
             denials=self._denials.total,
             watches=self.watches(),
             streams=self.streams(),
+            compacted=self.compacted(),
         )
 
     async def _stored(self) -> Stored:
@@ -150,6 +178,7 @@ class FiguresReader:
         revision = head.revision
         named = await self.consumers() if self.consumers else ()
         waiting = {each.name: revision - each.place.revision for each in named if each.place[0] == head.incarnation}
+        linked = await self.peers() if self.peers else {}
         oldest, under_way = await self._lanes.oldest(), self._under_way()
         behind = {inventory.position(lane) for lane in inventory.lanes.values()}
         planned_from = await self._times(sorted(each for each in behind if each.whole < revision))
@@ -159,7 +188,12 @@ class FiguresReader:
             found = _target(inventory, address, lane, revision, oldest, planned_from)
             flying = under_way.get(lane.lane_id, 0) if lane else 0
             targets.append(replace(found, in_flight=flying) if flying else found)
-        return Stored(gauges=gauges, revision=revision, dead=depth.dead, targets=tuple(targets), consumers=waiting)
+        return Stored(
+            gauges=gauges, revision=revision, dead=depth.dead, targets=tuple(targets), consumers=waiting,
+            peers=tuple(map(_peer, linked.get("items", ()))),
+            origins={each["node"]: each["lag"] for each in linked.get("origins", ())},
+            horizon=await self._service.log.horizon(),
+        )  # fmt: skip
 
     async def _times(self, positions: Sequence[Position]) -> dict[Position, datetime]:
         """When the line after each position was written. Many lanes stand at the same few; of many places the oldest
@@ -175,6 +209,16 @@ class FiguresReader:
         if position.seq != WHOLE and (line := await self._service.log.line(position.revision, position.seq + 1)):
             return line
         return await self._service.log.line(position.revision + 1, 0)
+
+
+def _peer(item: Mapping[str, Any]) -> PeerFigures:
+    return PeerFigures(
+        peer=item["peer"],
+        linked=item["state"] in ("syncing", "in_sync", "conflicted"),
+        in_sync=item["state"] in ("in_sync", "conflicted"),
+        behind=item["behind"],
+        conflicts=item["conflicts"],
+    )
 
 
 def _target(

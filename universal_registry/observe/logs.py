@@ -6,9 +6,12 @@ Nothing in a line can steer a terminal. Secrets are cut out by the name of their
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import re
+import stat
+import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
@@ -160,11 +163,7 @@ class LineFile(logging.Handler):
             self.lost += 1
 
     def _moved(self) -> bool:
-        try:
-            here, ours = os.stat(self.path), os.fstat(self._descriptor)
-        except FileNotFoundError:
-            return True
-        return (here.st_dev, here.st_ino) != (ours.st_dev, ours.st_ino)
+        return not _is_at(self.path, self._descriptor)
 
     def close(self) -> None:
         self.acquire()
@@ -183,6 +182,20 @@ class StandardError(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self._open = True
+        self._path = _path_of(2)
+
+    def reopen(self) -> None:
+        """Where it is a file (launchd makes one, or `2>>FILE`) that was moved away, go on in the one that now has its
+        name, and standard output with it. A file that is not ours to make is left as it is."""
+        if self._path is None or _is_at(self._path, 2):
+            return
+        try:
+            fresh = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY, 0o640)
+        except OSError:
+            return
+        for descriptor in (1, 2) if _same_file(1, 2) else (2,):
+            os.dup2(fresh, descriptor)
+        os.close(fresh)
 
     def emit(self, record: logging.LogRecord) -> None:
         if self._open:
@@ -225,6 +238,9 @@ class Logging:
 
     def reopen(self) -> None:
         """After a rotation. Raises ReadOnlyStore, and then goes on in the old file."""
+        for handler in self._handlers:
+            if isinstance(handler, StandardError):
+                handler.reopen()
         if self.file is not None:
             self.file.reopen()
 
@@ -278,6 +294,34 @@ def _dumped(line: dict[str, Any]) -> str:
         import json
 
         return json.dumps(line, default=str)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether the open file is the one that has this name now."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _same_file(one: int, other: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(one), os.fstat(other))
+    except OSError:
+        return False
+
+
+def _path_of(descriptor: int) -> Path | None:
+    """The name of the regular file that is open there; None: it is none, or its name cannot be had."""
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
+        if sys.platform == "darwin":
+            return Path(os.fsdecode(fcntl.fcntl(descriptor, fcntl.F_GETPATH, bytes(1024)).rstrip(b"\0")))
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+    except OSError:
+        return None
+    return path if _is_at(path, descriptor) else None
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from universal_registry import __version__
-from universal_registry.observe.figures import Figures, Stored, TargetFigures
+from universal_registry.observe.figures import Figures, PeerFigures, Stored, TargetFigures
 from universal_registry.propagation.lanes.lane import Breaker
 from universal_registry.propagation.lanes.outcome_counts import CLASSES
 
@@ -24,7 +24,7 @@ class Exposed(NamedTuple):
     labels: tuple[str, ...] = ()
 
 
-_TARGET, _WORKER = ("target",), ("worker",)
+_TARGET, _WORKER, _PEER = ("target",), ("worker",), ("peer",)
 
 EXPOSED: dict[str, Exposed] = {
     "ureg_build_info": Exposed("gauge", "Always 1; its labels say what runs.", ("version", "store")),
@@ -71,6 +71,19 @@ EXPOSED: dict[str, Exposed] = {
     "ureg_watch_dropped_total": Exposed("counter", "Watches ended for being too slow, since the start."),
     "ureg_consumer_lag_revisions": Exposed(
         "gauge", "Revisions that the named consumer has not acknowledged.", ("consumer",)
+    ),
+    "ureg_history_values_revision": Exposed("gauge", "Values that changes replaced are kept from this revision on."),
+    "ureg_history_lines_revision": Exposed("gauge", "The change log is whole from this revision on."),
+    "ureg_history_values_dropped_total": Exposed("counter", "Values that compaction dropped, since the start."),
+    "ureg_history_lines_removed_total": Exposed("counter", "Lines that compaction removed, since the start."),
+    "ureg_peer_linked": Exposed("gauge", "1 while there is a link with the peer, else 0.", _PEER),
+    "ureg_peer_in_sync": Exposed(
+        "gauge", "1 while this registry and the peer hold the same, shown by one root.", _PEER
+    ),
+    "ureg_peer_behind": Exposed("gauge", "Changes that are here, and that the peer has not acknowledged.", _PEER),
+    "ureg_peer_conflicts": Exposed("gauge", "Records in the peer's scope that somebody should look at.", _PEER),
+    "ureg_origin_lag": Exposed(
+        "gauge", "Changes made at the node that some peer has and this registry has not.", ("node",)
     ),
     "ureg_denials_total": Exposed("counter", "Requests refused for who sent them, since the start."),
 }
@@ -126,6 +139,8 @@ def samples(figures: Figures) -> dict[str, list[Sample]]:
         "ureg_watchers": [((), figures.watches.watchers)],
         "ureg_watch_events_total": [((), figures.watches.sent)],
         "ureg_watch_dropped_total": [((), figures.watches.dropped)],
+        "ureg_history_values_dropped_total": [((), figures.compacted.values)],
+        "ureg_history_lines_removed_total": [((), figures.compacted.lines)],
         "ureg_denials_total": [((), figures.denials)],
     }
     if figures.stored is not None:
@@ -140,6 +155,8 @@ def _stored(stored: Stored) -> dict[str, list[Sample]]:
     gauges, counters = stored.gauges, stored.gauges.counters
     totals: dict[str, float] = {
         "ureg_revision": stored.revision,
+        "ureg_history_values_revision": stored.horizon.values,
+        "ureg_history_lines_revision": stored.horizon.lines,
         "ureg_queue_depth": gauges.queue_depth,
         "ureg_webhooks_pending": gauges.webhooks_pending,
         "ureg_dead_deliveries": stored.dead,
@@ -152,10 +169,22 @@ def _stored(stored: Stored) -> dict[str, list[Sample]]:
     found: dict[str, list[Sample]] = {name: [((), value)] for name, value in totals.items()}
     if stored.consumers:
         found["ureg_consumer_lag_revisions"] = [((name,), lag) for name, lag in sorted(stored.consumers.items())]
+    if stored.origins:
+        found["ureg_origin_lag"] = [((node,), lag) for node, lag in sorted(stored.origins.items())]
+    for peer in stored.peers:
+        for name, value in _peer(peer):
+            found.setdefault(name, []).append(((peer.peer,), value))
     for target in stored.targets:
         for name, labels, value in _target(target):
             found.setdefault(name, []).append((labels, value))
     return found
+
+
+def _peer(figures: PeerFigures) -> Iterator[tuple[str, float]]:
+    yield "ureg_peer_linked", figures.linked
+    yield "ureg_peer_in_sync", figures.in_sync
+    yield "ureg_peer_behind", figures.behind
+    yield "ureg_peer_conflicts", figures.conflicts
 
 
 def _target(figures: TargetFigures) -> Iterator[tuple[str, tuple[str, ...], float]]:

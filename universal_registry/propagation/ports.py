@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -138,8 +138,19 @@ class LaneCommands(Protocol):
         ...
 
 
+class Unsent(NamedTuple):
+    """The lowest revision of the deliveries of a lane that are still to be made, and of those that were given up."""
+
+    live: int | None
+    dead: int | None
+
+
 class LaneQueries(Protocol):
     """Reads for people."""
+
+    async def unsent(self) -> Mapping[str, Unsent]:
+        """By lane id; only lanes that have such rows. Reads all rows."""
+        ...
 
     async def deliveries(
         self,

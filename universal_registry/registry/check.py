@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from universal_registry.kernel.errors import Corrupt, RegistryError
-from universal_registry.log.chain import GENESIS, verify
+from universal_registry.log.chain import verify
 from universal_registry.log.change import Change, Op
+from universal_registry.log.horizon import Horizon
 from universal_registry.registry.ports import LogReader, Page, RecordReader
 from universal_registry.registry.record import Record, content_of, decode_record, fingerprint
 from universal_registry.security.cipher import commitment_view
@@ -23,9 +24,11 @@ EventCommitment = Callable[[Change], str]
 
 
 class Checked(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found to agree: the log up to `revision`, and all records at that revision."""
+    """What was found to agree: the log up to `revision`, and all records at that revision. `since`: the chain was
+    followed from there on; what is left of older lines was compared with what they commit to."""
 
     revision: int
+    since: int
     lines: int
     records: int
 
@@ -44,7 +47,9 @@ async def check_registry(
     pages = records.pages(None, size=_RECORDS)
     try:
         first = await anext(pages)
-        lines, living = await _check_log(log, first.revision, event_commitment, progress)
+        horizon = await log.horizon()
+        kept = await _check_kept(log, horizon, event_commitment)
+        lines, living = await _check_log(log, horizon, first.revision, event_commitment, progress)
         count = await _check_page(log, first, first.revision)
         async for page in pages:
             count += await _check_page(log, page, first.revision)
@@ -54,14 +59,28 @@ async def check_registry(
     if count != living:
         # Each record has its line, so that some line that should have left a record has none.
         raise Corrupt(f"there are {count} records, and by the log there must be {living}", records=count, log=living)
-    return Checked(revision=first.revision, lines=lines, records=count)
+    return Checked(revision=first.revision, since=horizon.lines, lines=kept + lines, records=count)
+
+
+async def _check_kept(log: LogReader, horizon: Horizon, event_commitment: EventCommitment) -> int:
+    """The number of lines that are left behind the horizon. They follow no chain any more."""
+    revision, count = 0, 0
+    while revision < horizon.lines and (lines := await log.changes(revision, _LINES, upto=horizon.lines)):
+        for line in lines:
+            _check_body(line, event_commitment)
+        revision, count = lines[-1].revision, count + len(lines)
+    return count
 
 
 async def _check_log(
-    log: LogReader, upto: int, event_commitment: EventCommitment, progress: Callable[[str], None]
+    log: LogReader,
+    horizon: Horizon,
+    upto: int,
+    event_commitment: EventCommitment,
+    progress: Callable[[str], None],
 ) -> tuple[int, int]:
-    """The number of lines, and of the records that are there after them."""
-    revision, chained, count, living = 0, GENESIS, 0, 0
+    """The number of lines behind which the log is whole, and of the records that are there after them."""
+    revision, chained, count, living = horizon.lines, horizon.hash, 0, horizon.living
     while revision < upto:
         lines = await log.changes(revision, _LINES, upto=upto)
         if not lines:

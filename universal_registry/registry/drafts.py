@@ -89,7 +89,7 @@ class DraftReader:
             key=key,
             fields=fields,
             default_classification=default,
-            if_revision=_meta_revision(document.get("meta")),
+            if_revision=meta_revision(document.get("meta")),
             warnings=tuple(warnings),
         )
 
@@ -247,7 +247,7 @@ def _time(field: str, value: Any) -> str:
     return str(value)
 
 
-def _meta_revision(meta: Any) -> int | None:
+def meta_revision(meta: Any) -> int | None:
     """`meta` is what an earlier answer said; of it only the revision counts, as If-Match."""
     if meta is None or not isinstance(meta, Mapping) or meta.get("revision") is None:
         return None

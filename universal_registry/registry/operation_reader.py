@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from universal_registry.kernel.errors import Invalid
+from universal_registry.kernel.ids import Key
 from universal_registry.kernel.world import World
-from universal_registry.registry.drafts import Document, Draft, DraftReader
-from universal_registry.registry.operation import Delete, Merge, Operation, Put
+from universal_registry.registry.drafts import Document, Draft, DraftReader, meta_revision
+from universal_registry.registry.operation import Delete, Merge, Operation, Patch, Put
 from universal_registry.registry.words import shown
 
 
@@ -19,8 +20,26 @@ class OperationReader:
         self._drafts = drafts
         self._world = world
 
+    def read_all(self, documents: Sequence[Document], strict: bool) -> tuple[list[Operation], list[str]]:
+        """The operations of one request, and all warnings. Raises Invalid naming the place in `data["index"]`."""
+        made: list[Operation] = []
+        warnings: list[str] = []
+        for index, document in enumerate(documents):
+            try:
+                operation, more = self.read(document, strict)
+            except Invalid as error:
+                raise Invalid(
+                    f"operation {index}: {error.message}", hint=error.hint, **{**error.data, "index": index}
+                ) from None
+            made.append(operation)
+            warnings.extend(more)
+        return made, warnings
+
     def read(self, document: Any, strict: bool) -> tuple[Operation, Sequence[str]]:
-        """The operation `{"op": "put" | "merge" | "delete", ...document}`, and warnings. Raises Invalid."""
+        """The operation `{"op": "put" | "merge" | "patch" | "delete", ...document}`, and warnings. Raises Invalid.
+
+        A patch has the steps of RFC 6902 under `patch`.
+        """
         if type(document) is not dict:
             raise Invalid(f"an operation is an object, not {shown(document)}")
         fields = {name: value for name, value in document.items() if name != "op"}
@@ -29,11 +48,19 @@ class OperationReader:
                 return self.put(fields, None, strict)
             case "merge":
                 return self.merge(fields, None, strict), ()
+            case "patch":
+                key, revision = self._place(fields)
+                steps = self._drafts.steps(key, fields.get("patch"))
+                return Patch(key=key, steps=steps, strict=strict, if_revision=revision), ()
             case "delete":
-                key = self._drafts.key(*(fields.get(name, "default") for name in ("kind", "namespace", "name")))
-                return Delete(key=key), ()
+                key, revision = self._place(fields)
+                return Delete(key=key, if_revision=revision), ()
             case other:
-                raise Invalid(f"unknown op {shown(other)}", hint="put, merge or delete", path="op")
+                raise Invalid(f"unknown op {shown(other)}", hint="put, merge, patch or delete", path="op")
+
+    def _place(self, fields: Document) -> tuple[Key, int | None]:
+        key = self._drafts.key(*(fields.get(name, "default") for name in ("kind", "namespace", "name")))
+        return key, meta_revision(fields.get("meta"))
 
     def put(self, document: Document, if_revision: int | None, strict: bool) -> tuple[Put, Sequence[str]]:
         """The replacement by a document, and warnings. Raises Invalid."""

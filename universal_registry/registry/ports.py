@@ -10,6 +10,7 @@ import msgspec
 from universal_registry.kernel.ids import Key
 from universal_registry.log.change import Change
 from universal_registry.log.cursor import Cursor, Head
+from universal_registry.log.horizon import Horizon
 from universal_registry.registry.once import Kept
 from universal_registry.registry.operation import Committed, Request
 from universal_registry.registry.record import Record
@@ -70,7 +71,11 @@ class RecordReader(Protocol):
 
 
 class LogReader(Protocol):
-    """Reads of the change log."""
+    """Reads of the change log. Behind its horizon lines may be missing, and bodies."""
+
+    async def horizon(self) -> Horizon:
+        """How far back the log is whole."""
+        ...
 
     async def changes(self, after: int, limit: int, *, upto: int | None = None) -> Sequence[Change]:
         """Whole revisions after `after`, in order, about `limit` lines; at least one revision when there is one."""
@@ -93,7 +98,8 @@ class LogReader(Protocol):
     async def head(self) -> Head: ...
 
     async def check_cursor(self, cursor: Cursor) -> None:
-        """Raises CursorMismatch (with `data["cursor"]` to resync at) unless the log has that line."""
+        """Raises CursorMismatch (with `data["cursor"]` to resync at) unless the log has that line; CursorGone, which is
+        one, when it lies before the lines that are kept."""
         ...
 
     async def lines_of_kind(self, kind: str, namespace: str) -> Sequence[Change]:

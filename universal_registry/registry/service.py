@@ -96,7 +96,7 @@ class RegistryService:
         self._sealer = sealer
         self._writer = writer
         self._drafts = DraftReader(catalogue, sealer)
-        self._operations = OperationReader(self._drafts, world)
+        self.operations = OperationReader(self._drafts, world)
         self._answers = AnswerKeeper(sealer)
 
     # --- writes --------------------------------------------------------------------------------------------------
@@ -115,7 +115,7 @@ class RegistryService:
 
         With `once`, as on all writes: Replayed when a request of the actor with its key was done within a day.
         """
-        operation, warnings = self._operations.put(document, if_revision, strict)
+        operation, warnings = self.operations.put(document, if_revision, strict)
         return await self._submit([operation], actor, message, lambda done: _written(done, warnings), once)
 
     async def merge(
@@ -129,7 +129,7 @@ class RegistryService:
         once: Once | None = None,
     ) -> Written:
         """Create the record, or merge into it (null removes). Raises as `put`."""
-        operation = self._operations.merge(document, if_revision, strict)
+        operation = self.operations.merge(document, if_revision, strict)
         return await self._submit([operation], actor, message, self._validated, once)
 
     async def patch(
@@ -171,27 +171,17 @@ class RegistryService:
         strict: bool = False,
         once: Once | None = None,
     ) -> Written:
-        """Many operations, one revision, all or nothing. Each is `{"op": "put" | "merge" | "delete", ...document}`.
+        """Many operations, one revision, all or nothing. Each: `{"op": "put", ...document}`, or merge, patch, delete.
 
         An Invalid of one names its place in `data["index"]`.
         """
         if len(operations) > MOST_OPERATIONS:
             raise TooLarge(f"{len(operations)} operations", hint=f"at most {MOST_OPERATIONS} in one batch")
-        made: list[Operation] = []
-        warnings: list[str] = []
-        for index, document in enumerate(operations):
-            try:
-                operation, more = self._operations.read(document, strict)
-            except Invalid as error:
-                raise Invalid(
-                    f"operation {index}: {error.message}", hint=error.hint, **{**error.data, "index": index}
-                ) from None
-            made.append(operation)
-            warnings.extend(more)
-        merged = {operation.key for operation in made if isinstance(operation, Merge)}
+        made, warnings = self.operations.read_all(operations, strict)
+        merged = {operation.key for operation in made if isinstance(operation, Merge | Patch)}
 
         def written(done: Committed) -> Written:
-            late = self._warnings([result for result in done.results if result.key in merged])
+            late = self.warnings_of([result for result in done.results if result.key in merged])
             return _written(done, (*warnings, *late))
 
         return await self._submit(made, actor, message, written, once)
@@ -259,9 +249,10 @@ class RegistryService:
             raise Replayed(self._answers.open(kept))
 
     def _validated(self, committed: Committed) -> Written:
-        return _written(committed, self._warnings(committed.results))
+        return _written(committed, self.warnings_of(committed.results))
 
-    def _warnings(self, results: Sequence[Result]) -> tuple[str, ...]:
+    def warnings_of(self, results: Sequence[Result]) -> tuple[str, ...]:
+        """What people should know of the records that came of merging."""
         found: list[str] = []
         for result in results:
             if result.record is not None:
@@ -339,15 +330,15 @@ class RegistryService:
     async def changes(self, after: Cursor | None, limit: int) -> tuple[Sequence[Change], Cursor]:
         """Whole revisions after the cursor (None: from the beginning), and the cursor behind them.
 
-        Raises CursorMismatch with `data["cursor"]`.
+        Raises CursorMismatch with `data["cursor"]`; CursorGone, which is one, when lines after it are kept no more.
         """
-        if after is not None:
-            await self.log.check_cursor(after)
-        lines = await self.log.changes(after.revision if after else 0, limit)
+        after = after or Cursor((await self.log.head()).incarnation, 0, bytes(4).hex())
+        lines = await self.log.changes(after.revision, limit)
+        await self.log.check_cursor(after)  # now: what has gone while it was read is noticed
         if not lines:
-            return lines, after or Cursor((await self.log.head()).incarnation, 0, bytes(4).hex())
+            return lines, after
         last = lines[-1]
-        return lines, Cursor((await self.log.head()).incarnation, last.revision, last.hash[:4].hex())
+        return lines, Cursor(after.incarnation, last.revision, last.hash[:4].hex())
 
     # --- secrets -------------------------------------------------------------------------------------------------
 

@@ -133,6 +133,30 @@ class Keys(Protocol):
         ...
 
 
+class Compaction(Protocol):
+    """What keeps the change log short."""
+
+    async def tick(self) -> float:
+        """Do one step of what there is to do. Seconds until the next. Raises what the store raises."""
+        ...
+
+    def on_news(self, news: Callable[..., None]) -> None:
+        """Call this with an event's name and fields when something was compacted."""
+        ...
+
+
+class Backups(Protocol):
+    """What makes backups by the clock."""
+
+    async def tick(self) -> float:
+        """Make the one that is due. Seconds until the next look. May take minutes. Raises what the store raises."""
+        ...
+
+    def on_news(self, news: Callable[..., None]) -> None:
+        """Call this with an event's name and fields when one was made."""
+        ...
+
+
 class Peers(Protocol):
     """The links with other registries."""
 
@@ -200,6 +224,12 @@ class Service(Protocol):
 
     @property
     def keys(self) -> Keys: ...
+
+    @property
+    def compaction(self) -> Compaction: ...
+
+    @property
+    def backups(self) -> Backups: ...
 
     @property
     def peers(self) -> Peers: ...
@@ -282,6 +312,13 @@ class Pulse:
         self._world = world
         self._beat_at = world.monotonic()
         self._ending = False
+        self.alive = False
+        """Whether the worker has beaten since its life began."""
+
+    def begin(self) -> None:
+        """A life begins: the time that it may take for its first beat runs from now."""
+        self._beat_at = self._world.monotonic()
+        self.alive = False
 
     def ending(self) -> bool:
         """Whether the worker is to return."""
@@ -294,6 +331,7 @@ class Pulse:
     def beat(self) -> None:
         """Show that the worker is not stuck: at least every second or two."""
         self._beat_at = self._world.monotonic()
+        self.alive = True
 
     @property
     def silent(self) -> float:

@@ -82,6 +82,13 @@ class Supervisor:
             for each in self._workers.values()
         ]
 
+    def at_work(self, names: tuple[str, ...]) -> bool:
+        """Whether each of these has shown, not too long ago, that it is at work."""
+        found = [self._workers[name] for name in names if name in self._workers]
+        return len(found) == len(names) and all(
+            each.running and each.pulse.alive and each.pulse.silent <= self._stuck_after for each in found
+        )
+
     def trouble(self) -> str:
         """Which worker is dead or stuck, in words; empty when all is well."""
         for state in self.states():
@@ -95,7 +102,7 @@ class Supervisor:
         while not watched.pulse.ending():
             began = self._world.monotonic()
             watched.running = True
-            watched.pulse.beat()
+            watched.pulse.begin()
             watched.last_error = await self._live(watched)
             if watched.pulse.ending():
                 return

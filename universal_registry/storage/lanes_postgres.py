@@ -27,7 +27,7 @@ from universal_registry.propagation.lanes.lane import (
     Transition,
 )
 from universal_registry.propagation.lanes.lane_command import Command
-from universal_registry.propagation.ports import Birth, Claimed, Depth, Looked
+from universal_registry.propagation.ports import Birth, Claimed, Depth, Looked, Unsent
 from universal_registry.storage.audit_postgres import append
 from universal_registry.storage.lane_rows import (
     attempt_from,
@@ -193,6 +193,10 @@ class PgLanes:
         """Lane id -> when its oldest delivery that has not ended was planned; only lanes that have one."""
         rows = await self._db.fetch(self._sql["oldest"])
         return {lane_id: datetime.fromisoformat(at) for lane_id, at in rows if at is not None}
+
+    async def unsent(self) -> Mapping[str, Unsent]:
+        """The lowest revisions that lanes still need."""
+        return {row[0]: Unsent(row[1], row[2]) for row in await self._db.fetch(self._sql["unsent"])}
 
     async def rebase(self, now: datetime) -> None:
         """The clock has gone back to `now`: no wait of our lanes is longer than it was to be, from now."""

@@ -22,7 +22,7 @@ from universal_registry.propagation.lanes.lane import (
     Transition,
 )
 from universal_registry.propagation.lanes.lane_command import Command
-from universal_registry.propagation.ports import Birth, Claimed, Depth, Looked
+from universal_registry.propagation.ports import Birth, Claimed, Depth, Looked, Unsent
 from universal_registry.storage.audit_sqlite import append
 from universal_registry.storage.database import Database
 from universal_registry.storage.lane_rows import (
@@ -173,6 +173,11 @@ class SqliteLanes:
         sql = self._sql["oldest"]
         rows = await self._db.scan(lambda read: read(sql))
         return {lane_id: datetime.fromisoformat(at) for lane_id, at in rows if at != "~"}
+
+    async def unsent(self) -> Mapping[str, Unsent]:
+        """The lowest revisions that lanes still need."""
+        sql = self._sql["unsent"]
+        return await self._db.scan(lambda read: {row[0]: Unsent(*row[1:]) for row in read(sql)})
 
     async def rebase(self, now: datetime) -> None:
         """The clock has gone back to `now`: no wait is longer than it was to be, from now."""

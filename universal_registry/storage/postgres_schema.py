@@ -24,7 +24,7 @@ async def bring_up(
     Raises NewerStore for a schema from a later program; Conflict for a server that is too old or not of UTF-8, and
     for a schema that is not up to date when `read_only`.
     """
-    await _check_server(connection, place)
+    await check_server(connection, place)
     missing = await missing_steps(connection, store, place)
     if read_only:
         if missing:
@@ -33,7 +33,7 @@ async def bring_up(
         return
     async with _turn(connection):
         for step in missing:
-            await _apply(connection, store, step)
+            await apply_step(connection, store, step)
         if prepare is not None:
             async with connection.transaction():
                 await prepare(connection)
@@ -51,7 +51,8 @@ async def missing_steps(connection: PgConnection, store: str, place: str) -> tup
     return steps[version:]
 
 
-async def _apply(connection: PgConnection, store: str, step: Migration) -> None:
+async def apply_step(connection: PgConnection, store: str, step: Migration) -> None:
+    """Run one migration and write down that it was, unless it was: all in one transaction."""
     async with connection.transaction():
         if await _version(connection, store) >= step.number:
             return
@@ -78,7 +79,8 @@ async def _turn(connection: PgConnection) -> AsyncIterator[None]:
         await connection.execute(f"SELECT pg_advisory_unlock({_LOCK})")
 
 
-async def _check_server(connection: PgConnection, place: str) -> None:
+async def check_server(connection: PgConnection, place: str) -> None:
+    """Raises Conflict for a server that cannot hold a registry."""
     (row,) = await connection.fetch(
         "SELECT current_setting('server_version_num')::int / 10000, current_setting('server_encoding')"
     )

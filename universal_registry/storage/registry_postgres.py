@@ -6,13 +6,14 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from universal_registry.kernel.errors import CursorMismatch, StorageUnavailable
+from universal_registry.kernel.errors import StorageUnavailable
 from universal_registry.kernel.ids import SYSTEM_NAMESPACE, Key
 from universal_registry.kernel.settings import PostgresSettings
 from universal_registry.kernel.world import World
 from universal_registry.log.chain import GENESIS
 from universal_registry.log.change import Change
-from universal_registry.log.cursor import Cursor, Head
+from universal_registry.log.cursor import Cursor, Head, of_another_history
+from universal_registry.log.horizon import Horizon
 from universal_registry.registry.catalogue import Catalogue
 from universal_registry.registry.once import Kept
 from universal_registry.registry.ports import Page, Seen
@@ -63,9 +64,10 @@ class PostgresRegistry:
         """Connect; make the schema, or bring it up to date, unless `read_only`. Errors as `PgDatabase.open`."""
 
         async def prepare(connection: PgConnection) -> None:
-            await _make_kinds(connection, catalogue)
+            await make_kinds(connection, catalogue)
             await connection.execute("SELECT set_config('ureg.write', 'on', true)")
             await connection.execute(_SQL["first_head"], GENESIS, world.new_id()[-_INCARNATION_DIGITS:])
+            await connection.execute(_SQL["first_horizon"])
             await connection.execute(_SQL["claim_meta"], ["created_at"], [world.now().isoformat()])
 
         database = await PgDatabase.open(settings, "registry", world, read_only=read_only, prepare=prepare, size=size)
@@ -191,12 +193,12 @@ class PostgresRegistry:
 
     async def changes(self, after: int, limit: int, *, upto: int | None = None) -> Sequence[Change]:
         """Whole revisions after `after`, about `limit` lines, at least one revision when there is one."""
-        sql, end = _SQL["lines"], _position((upto if upto is not None else _NO_REVISION) + 1, 0)
-        rows = await self._database.fetch(sql, _position(after + 1, 0) - 1, end, limit + 1)
+        sql, end = _SQL["lines"], position_of((upto if upto is not None else _NO_REVISION) + 1, 0)
+        rows = await self._database.fetch(sql, position_of(after + 1, 0) - 1, end, limit + 1)
         if len(rows) > limit:
             cut = rows[-1][0]
             whole = [row for row in rows if row[0] < cut]
-            rows = whole or await self._database.fetch(sql, _position(cut, 0) - 1, _position(cut + 1, 0), None)
+            rows = whole or await self._database.fetch(sql, position_of(cut, 0) - 1, position_of(cut + 1, 0), None)
         return [change_of(row) for row in rows]
 
     async def passages(
@@ -204,16 +206,16 @@ class PostgresRegistry:
     ) -> Sequence[Passage]:  # fmt: skip
         """As `changes`, each line with the value before it, fewer than `limit` only if that is all; always `aside`,
         since the server reads."""
-        sql, end = _SQL["passages"], _position((upto if upto is not None else _NO_REVISION) + 1, 0)
-        rows = list(await self._database.fetch(sql, _position(after + 1, 0) - 1, end, limit))
+        sql, end = _SQL["passages"], position_of((upto if upto is not None else _NO_REVISION) + 1, 0)
+        rows = list(await self._database.fetch(sql, position_of(after + 1, 0) - 1, end, limit))
         if len(rows) == limit:  # the last revision may go on
             revision, seq = rows[-1][:2]
-            rows += await self._database.fetch(sql, _position(revision, seq), _position(revision + 1, 0), None)
+            rows += await self._database.fetch(sql, position_of(revision, seq), position_of(revision + 1, 0), None)
         return [passage_of(row) for row in rows]
 
     async def line(self, revision: int, seq: int) -> Change | None:
         """One line, if the log has it."""
-        rows = await self._database.fetch(_SQL["line"], _position(revision, seq))
+        rows = await self._database.fetch(_SQL["line"], position_of(revision, seq))
         return change_of(rows[0]) if rows else None
 
     async def history(
@@ -221,7 +223,7 @@ class PostgresRegistry:
     ) -> Sequence[Change]:
         """The newest lines about one record, newest first; of revisions below `before`; without its `events` or not."""
         sql = _SQL["history" if events else "history_of_state"]
-        end = _position(_NO_REVISION if before is None else before, 0)
+        end = position_of(_NO_REVISION if before is None else before, 0)
         return [change_of(row) for row in await self._database.fetch(sql, *key, end, limit)]
 
     async def lines_of_kind(self, kind: str, namespace: str) -> Sequence[Change]:
@@ -234,17 +236,19 @@ class PostgresRegistry:
         return _head(row)
 
     async def check_cursor(self, cursor: Cursor) -> None:
-        """Raises CursorMismatch unless the cursor is of this store and this history."""
-        head = await self.head()
+        """Raises CursorMismatch unless the cursor is of this store and this history; CursorGone behind the horizon."""
+        head, horizon = await self.head(), await self.horizon()
         if cursor.incarnation == head.incarnation and cursor.revision <= head.revision:
+            horizon.check(cursor, head)
             rows = await self._database.fetch(_SQL["hash_at"], cursor.revision)
-            if (rows[0][0] if rows else GENESIS)[:4].hex() == cursor.hash8:
+            if (rows[0][0] if rows else horizon.hash)[:4].hex() == cursor.hash8:
                 return
-        raise CursorMismatch(
-            f"cursor {cursor} is of another history of this registry",
-            hint="it was restored or replaced: read everything again, then go on from the cursor given here",
-            cursor=str(head.cursor),
-        )
+        raise of_another_history(cursor, head)
+
+    async def horizon(self) -> Horizon:
+        """How far back the log is whole."""
+        values, lines, chained, living = (await self._database.fetch(_SQL["horizon"]))[0]
+        return Horizon(values=values, lines=lines, hash=chained, living=living)
 
     # --- versions ------------------------------------------------------------------------------------------------
 
@@ -284,11 +288,12 @@ def _head(row: Any) -> Head:
     return Head(incarnation=row[2], revision=row[0], hash=row[1])
 
 
-def _position(revision: int, seq: int) -> int:
+def position_of(revision: int, seq: int) -> int:
+    """Where a line stands in the log: a number in order of (revision, seq)."""
     return (revision << _SEQ_BITS) + seq
 
 
-async def _make_kinds(connection: PgConnection, catalogue: Catalogue) -> None:
+async def make_kinds(connection: PgConnection, catalogue: Catalogue) -> None:
     """Make the tables of kinds that have none yet, and add the columns of fields that a newer catalogue declares."""
     present: dict[str, set[str]] = {}
     for row in await connection.fetch(_SQL["columns"]):

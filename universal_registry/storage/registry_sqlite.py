@@ -9,12 +9,13 @@ from pathlib import Path
 
 import apsw
 
-from universal_registry.kernel.errors import CursorMismatch, StorageUnavailable
+from universal_registry.kernel.errors import StorageUnavailable
 from universal_registry.kernel.ids import SYSTEM_NAMESPACE, Key
 from universal_registry.kernel.world import World
 from universal_registry.log.chain import GENESIS
 from universal_registry.log.change import Change
-from universal_registry.log.cursor import Cursor, Head
+from universal_registry.log.cursor import Cursor, Head, of_another_history
+from universal_registry.log.horizon import Horizon
 from universal_registry.registry.catalogue import Catalogue
 from universal_registry.registry.once import Kept
 from universal_registry.registry.ports import Page, Seen
@@ -70,7 +71,8 @@ class SqliteRegistry:
         """Open the file; make it, or bring its schema up to date, unless `read_only`. Errors as `Database.open`."""
 
         def prepare(connection: apsw.Connection) -> None:
-            _make_kinds(connection, catalogue)
+            make_kinds(connection, catalogue)
+            connection.execute(load_queries("sqlite/registry.sql")["first_horizon"])
             connection.execute(
                 "INSERT OR IGNORE INTO meta (key, value) VALUES ('incarnation', ?), ('created_at', ?)",
                 (world.new_id()[-_INCARNATION_DIGITS:], world.now().isoformat()),
@@ -106,6 +108,10 @@ class SqliteRegistry:
         self._newest.forget()
         self._batches += 1
         self._meta.update(facts)
+
+    def lines_changed(self) -> None:
+        """Lines of the log were written anew or removed, in a transaction of this process that is no batch."""
+        self._newest.forget()
 
     # --- RecordReader --------------------------------------------------------------------------------------------
 
@@ -266,18 +272,19 @@ class SqliteRegistry:
         return Head(incarnation, revision, bytes(chained))
 
     async def check_cursor(self, cursor: Cursor) -> None:
-        """Raises CursorMismatch unless the cursor is of this store and this history."""
-        head = await self.head()
+        """Raises CursorMismatch unless the cursor is of this store and this history; CursorGone behind the horizon."""
+        head, horizon = await self.head(), await self.horizon()
         if cursor.incarnation == head.incarnation and cursor.revision <= head.revision:
+            horizon.check(cursor, head)
             rows = self._database.read(self._sql["hash_at"], {"revision": cursor.revision})
-            chained = bytes(rows[0][0]) if rows else GENESIS
-            if chained[:4].hex() == cursor.hash8:
+            if (bytes(rows[0][0]) if rows else horizon.hash)[:4].hex() == cursor.hash8:
                 return
-        raise CursorMismatch(
-            f"cursor {cursor} is of another history of this registry",
-            hint="it was restored or replaced: read everything again, then go on from the cursor given here",
-            cursor=str(head.cursor),
-        )
+        raise of_another_history(cursor, head)
+
+    async def horizon(self) -> Horizon:
+        """How far back the log is whole."""
+        values, lines, chained, living = self._database.read(self._sql["horizon"])[0]
+        return Horizon(values=values, lines=lines, hash=bytes(chained), living=living)
 
     # --- versions ------------------------------------------------------------------------------------------------
 
@@ -333,7 +340,7 @@ def _find_sql(table: str, name: str, namespace: str | None) -> tuple[str, tuple[
     return sql, (name, SYSTEM_NAMESPACE)
 
 
-def _make_kinds(connection: apsw.Connection, catalogue: Catalogue) -> None:
+def make_kinds(connection: apsw.Connection, catalogue: Catalogue) -> None:
     """Make the tables of kinds that have none yet, and add the columns of fields that a newer catalogue declares."""
     present = {str(row[0]) for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
     made = False

@@ -19,16 +19,18 @@ from universal_registry.api.listening import ServerLimits
 from universal_registry.api.server import Addresses, ApiServer
 from universal_registry.client.http import prepare
 from universal_registry.kernel.errors import RegistryError
-from universal_registry.kernel.settings import EncryptionSettings, Settings
+from universal_registry.kernel.settings import EncryptionSettings, HistorySettings, Settings
 from universal_registry.kernel.world import SystemWorld
 from universal_registry.observe.audit import PROPAGATION, REGISTRY, Audit
 from universal_registry.observe.denials import Denials
 from universal_registry.observe.figures import FiguresReader
 from universal_registry.observe.health import Health, WorkerState, file_taken_away
+from universal_registry.observe.readers import readers
 from universal_registry.observe.streams import Traffic
 from universal_registry.propagation.control import PropagationControl
 from universal_registry.propagation.lanes.lane import Position
 from universal_registry.propagation.lanes.outcome_counts import Tally
+from universal_registry.propagation.studio.exchange import StudioExchange
 from universal_registry.registry.catalogue import load_catalogue
 from universal_registry.registry.consumers import Consumers
 from universal_registry.registry.key_control import KeyControl
@@ -38,6 +40,8 @@ from universal_registry.security.cipher import Sealer
 from universal_registry.security.pairing import PURPOSE, MachineKey
 from universal_registry.security.tokens import hash_token, new_token
 from universal_registry.storage.audit_sqlite import SqliteTrail
+from universal_registry.storage.compaction import Compaction
+from universal_registry.storage.compaction_sqlite import SqliteHistory
 from universal_registry.storage.consumers_sqlite import SqliteConsumers
 from universal_registry.storage.database import Database
 from universal_registry.storage.keyfile import KeyFiles, load_or_create_key
@@ -45,6 +49,7 @@ from universal_registry.storage.keys_sqlite import SqliteKeys
 from universal_registry.storage.lanes_sqlite import SqliteLanes
 from universal_registry.storage.registry_sqlite import SqliteRegistry
 from universal_registry.storage.streams_sqlite import SqliteStreams
+from universal_registry.storage.studio_sqlite import SqliteStudio
 from universal_registry.storage.sync_books import Books
 from universal_registry.storage.sync_reviews import Reviews
 from universal_registry.storage.sync_store import Replica
@@ -126,7 +131,15 @@ class Stack:
         books = Books(self.store, self.writer, catalogue, self.world)
         machine = MachineKey(sealer.derived_key(PURPOSE))
         self.links = Links(self.service, Replica(books), Reviews(books), lambda: machine, self.world)
+        consumers = Consumers(SqliteConsumers(self.store.database), self.store, self.world)
         figures = FiguresReader(self.service, lanes, NoEngine(), self.health, Tally(), self.denials, store="sqlite")
+        self.compaction = Compaction(
+            self.store,
+            SqliteHistory(self.store),
+            self.world,
+            HistorySettings(),
+            lambda: readers(self.store, lanes, SqliteConsumers(self.store.database).consumers, figures.watches),
+        )
         self.api = Api(
             service=self.service,
             control=self.control,
@@ -134,10 +147,12 @@ class Stack:
             observed=Observed(
                 tokens=self.tokens,
                 keys=self.keys,
+                compaction=self.compaction,
                 audit=self.audit,
                 denials=self.denials,
                 figures=figures,
-                consumers=Consumers(SqliteConsumers(self.store.database), self.store, self.world),
+                consumers=consumers,
+                studio=StudioExchange(self.service, consumers, SqliteStudio(self.lanes_db), self.world),
                 streams=Traffic(SqliteStreams(self.lanes_db), self.world),
                 links=self.links,
                 pairing=Pairing(self.links),

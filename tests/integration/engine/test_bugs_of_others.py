@@ -13,7 +13,9 @@ from universal_registry.kernel.settings import RetrySettings
 from universal_registry.propagation.lanes.lane import DeliveryState
 from universal_registry.propagation.lanes.lane_command import Action, Command
 from universal_registry.propagation.lanes.outcome import Failed
+from universal_registry.registry.service import Actor
 
+OPERATOR = Actor("uid:1000", admin=True)
 Stage = Any  # the class of the fixture, which pytest alone can import
 
 
@@ -215,3 +217,29 @@ async def test_convoy_an_event_that_could_not_be_queued_is_not_only_logged(
     await stage.start()
     await stage.settle()
     assert len(stage.targets.got["one"]) == 1
+
+
+async def test_svix_2191_what_is_sent_right_after_a_target_was_made_or_changed_knows_of_it(stage: Stage) -> None:
+    """The targets came from a cache: a new one missed its message, a changed one got it where it had been before."""
+    await stage.target("one")
+    await stage.route("all", "one")
+    await stage.alias("x")
+    await stage.settle()
+    await stage.target("two")
+    await stage.event("deploy", {"turn": 1}, "two")
+    await stage.route("all", "one", "two")
+    await stage.alias("y")
+    await stage.settle()
+    assert {"deploy", "y"} <= set(stage.targets.names("two"))
+    moved = {"kind": "endpoint", "namespace": "system", "name": "two", "spec": {"url": "http://127.0.0.1:9/elsewhere"}}
+    await stage.service.merge(moved, actor=OPERATOR)
+    await stage.event("deploy", {"turn": 2}, "two")
+    await stage.alias("z")
+    await stage.settle()
+    assert stage.targets.names("elsewhere") == ["deploy", "z"]
+    assert "z" not in stage.targets.names("two")
+    await stage.route("all", "one")
+    await stage.alias("last")
+    await stage.settle()
+    assert stage.targets.names("one") == ["x", "y", "z", "last"]
+    assert stage.targets.names("elsewhere") == ["deploy", "z"]

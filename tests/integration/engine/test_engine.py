@@ -13,7 +13,7 @@ from universal_registry.kernel.errors import StorageFull
 from universal_registry.kernel.ids import Key
 from universal_registry.kernel.settings import EncryptionSettings, RetrySettings
 from universal_registry.propagation.control import PropagationControl
-from universal_registry.propagation.engine.engine import engine as engine_module
+from universal_registry.propagation.engine import engine as engine_module
 from universal_registry.propagation.engine.window import WINDOW
 from universal_registry.propagation.lanes.lane import Breaker, DeliveryState
 from universal_registry.propagation.lanes.outcome import Failed, Rejected

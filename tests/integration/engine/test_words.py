@@ -12,7 +12,7 @@ import pytest
 
 from universal_registry.kernel.errors import StorageUnavailable
 from universal_registry.propagation.control import PropagationControl
-from universal_registry.propagation.engine.engine import session_recall as recall
+from universal_registry.propagation.engine import session_recall as recall
 from universal_registry.propagation.lanes.lane import DeliveryState, Keep, Verb
 from universal_registry.propagation.lanes.lane_command import Action
 from universal_registry.propagation.lanes.outcome import Rejected

@@ -167,7 +167,10 @@ async def test_every_name_has_exactly_its_columns_for_whoever_comes_in_with_psql
 ) -> None:
     await fill(store)
     sql("INSERT INTO stream_metrics VALUES ('s', 'out', 1, 2, 0.5, '2026-03-01T12:00:00.000Z')")
-    sql("INSERT INTO nexus_sync_log VALUES ('e', 'c', 'both', NULL, 'executed', 'now')")
+    sql(
+        "INSERT INTO studio_syncs (studio, entry, component, direction, way, revision, status, reason, created_at,"
+        " updated_at) VALUES ('s', 'e', 'c', 'broadcast', 'pull', 1, 'executed', '', 'now', 'now')"
+    )
     found = sql(
         f"SELECT column_name FROM information_schema.columns WHERE table_name = '{table}' ORDER BY ordinal_position"
     )

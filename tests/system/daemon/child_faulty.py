@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from universal_registry import app
+from universal_registry import serving
 from universal_registry.environment import load_settings
 from universal_registry.runner import supervisor
 from universal_registry.runner.workers.health import HealthWorker
@@ -56,4 +56,4 @@ if __name__ == "__main__":
     supervisor.GIVE_UP = GIVE_UP
     assert supervisor.Supervisor.__init__.__kwdefaults__ is not None
     supervisor.Supervisor.__init__.__kwdefaults__["stuck_after"] = STUCK
-    sys.exit(app.serve(load_settings()))
+    sys.exit(serving.serve(load_settings()))

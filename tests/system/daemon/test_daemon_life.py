@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from universal_registry.kernel.settings import Places
 from universal_registry.observe.metrics import METRICS
 from universal_registry.storage.lock import read_holder
 
+SERVE = ("universal_registry", "serve")
 IDLE_RSS_KB = 64 * 1024
 
 
@@ -200,3 +202,17 @@ def test_sighup_reopens_the_log_and_reads_settings_again(start: Callable[..., An
     assert daemon.end() == 0
     assert said(daemon)[-3:] == ["reloaded", "stopping", "stopped"]
     assert "ready" in log.with_suffix(".1").read_text()
+
+
+def test_sighup_reopens_standard_error_too_when_that_is_a_file(
+    start: Callable[..., Any], wait_for: Callable[..., bool], tmp_path: Path
+) -> None:
+    out = tmp_path / "daemon.log"  # as launchd gives its services one
+    daemon = start(command=["sh", "-c", f'exec "$@" >>{out} 2>&1', "sh", sys.executable, "-P", "-m", *SERVE])
+    assert wait_for(lambda: out.exists() and '"ready"' in out.read_text())
+    out.rename(out.with_suffix(".1"))
+    daemon.process.send_signal(signal.SIGHUP)
+    assert wait_for(lambda: out.exists() and '"reloaded"' in out.read_text())
+    assert daemon.end() == 0
+    assert '"stopped"' in out.read_text()
+    assert '"reloaded"' not in out.with_suffix(".1").read_text()

@@ -192,6 +192,60 @@ def test_a_link_keeps_to_its_scope(node: Any) -> None:
     assert here.ureg("peer", "invite", "--scope", "labels.tier=x").returncode == 6
 
 
+@pytest.mark.parametrize("engines", [(SQLITE,) * 3, (POSTGRES, SQLITE, POSTGRES)])
+def test_an_audience_is_kept_by_the_one_between(node: Any, engines: tuple[str, ...]) -> None:
+    first, relay, last = (node(name, engine) for name, engine in zip(("first", "relay", "last"), engines, strict=True))
+    pair(relay, first)
+    pair(relay, last)
+    converged(first, relay, last)
+    ids = [each.peers()["node"] for each in (first, relay)]
+    assert "namespace=payroll: " in relay.ok("peer", "audience", "namespace=payroll", "here", "first")
+    until(lambda: last.peer("relay")["state"] == "degraded", "others are set there")
+    assert "other audiences" in last.peer("relay")["reason"]
+    for each in (first, last):
+        each.ok("peer", "audience", "namespace=payroll", *ids)
+    first.client.request("PATCH", "/v1/payroll/aliases/salaries", json={"spec": {"command": "for-two"}})
+    first.set("gs", command="git status")
+    until(lambda: last.spec("gs"), "all others pass")
+    until(lambda: all(each.peers()["converged"] for each in (first, relay, last)), "each link by its own root")
+    assert relay.ok("peer", "status").startswith("in sync: root ")
+    path = "/v1/payroll/aliases"
+    assert [len(each.client.request("GET", path).json()["items"]) for each in (first, relay, last)] == [1, 1, 0]
+    assert not any(b"for-two" in file.read_bytes() for file in last.home.rglob("*") if file.is_file())
+    for words in (("kind=endpoint", "here"), ("namespace=payroll", "nobody"), ("namespace=payroll",), ("", "here")):
+        refused = first.ureg("peer", "audience", *words)
+        assert refused.returncode in (2, 3, 6), words
+        assert len(refused.stderr.splitlines()) == 1
+    assert first.peers()["audiences"] == {"namespace=payroll": sorted(ids)}
+    audited = first.client.request("GET", "/v1/-/audit", query={"limit": 50}).json()["items"]
+    assert "peer.audience" in {each["action"] for each in audited}
+    for each in (first, relay, last):
+        each.ok("peer", "audience", "namespace=payroll", "--all")
+    until(lambda: last.client.request("GET", path).json()["items"], "all may have it")
+    converged(first, relay, last)
+
+
+def test_how_far_behind_whose_changes_one_is(node: Any) -> None:
+    """Shown per node at which they were made; also of one that this registry has no link with."""
+    first, relay, last = node("first"), node("relay"), node("last")
+    pair(relay, first)
+    pair(relay, last)
+    first.set("gs", command="x")
+    relay.set("gl", command="x")
+    converged(first, relay, last)
+    assert [(each["peer"], each["lag"]) for each in last.peers()["origins"] if each["peer"]] == [("relay", 0)]
+    [far] = [each for each in last.peers()["origins"] if each["node"] == first.peers()["node"]]
+    assert far == {"node": first.peers()["node"], "peer": None, "lag": 0}
+    told = last.client.request("GET", "/metrics").body.decode()
+    for line in ('ureg_peer_linked{peer="relay"} 1.0', 'ureg_peer_in_sync{peer="relay"} 1.0',
+                 'ureg_peer_behind{peer="relay"} 0.0', 'ureg_peer_conflicts{peer="relay"} 0.0',
+                 f'ureg_origin_lag{{node="{far["node"]}"}} 0.0'):  # fmt: skip
+        assert line in told
+    last.ok("peer", "pause", "relay")
+    assert 'ureg_peer_linked{peer="relay"} 0.0' in last.client.request("GET", "/metrics").body.decode()
+    assert "LAG" in last.ok("peer", "ls")
+
+
 def test_a_paused_peer_gets_nothing_until_it_is_resumed(node: Any) -> None:
     here, there = node("here"), node("there")
     pair(here, there)

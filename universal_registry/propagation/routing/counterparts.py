@@ -16,18 +16,21 @@ _WORST_FIRST = ("partitioned", "degraded", "paused", "conflicted", "syncing", "i
 
 class Counterpart(msgspec.Struct, frozen=True, kw_only=True):
     """A peer, by its name here. `state` and `reason`: of the link, conflicts aside. `scope`: what the link keeps the
-    same; `reviewed`: the records that somebody should look at."""
+    same, and `barred`: what not, of it; `reviewed`: the records that somebody should look at."""
 
     name: str
     state: str
     reason: str
     scope: Selector
+    barred: tuple[Selector, ...] = ()
     reviewed: tuple[Key, ...] = ()
 
     def of(self, selector: Selector) -> tuple[str, str]:
         """The state of those records, and why."""
         if not is_within(selector, self.scope):
             return "degraded", f"the link with {self.name} keeps other records the same: its scope leaves these out"
+        if any(is_within(selector, each) for each in self.barred):
+            return "degraded", f"{self.name} and this registry are not both of their audience: ureg peer audience"
         conflicts = [key for key in self.reviewed if selector.covers(key)]
         if self.state == "in_sync" and conflicts:
             return "conflicted", f"to review: {conflicts[0]}; ureg conflict ls"

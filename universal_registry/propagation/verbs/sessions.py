@@ -20,6 +20,7 @@ from universal_registry.propagation.routing.route import KIND as ROUTE_KIND
 from universal_registry.propagation.routing.session_gate import Replay
 from universal_registry.propagation.views.inventory import Inventory
 from universal_registry.propagation.views.sessions import Store, control_key, one_session
+from universal_registry.registry.history import newest_before
 from universal_registry.registry.once import Once
 from universal_registry.registry.selector import parse_selector
 from universal_registry.registry.service import Actor, RegistryService, Written
@@ -199,18 +200,7 @@ class Resending:
             return cursor.revision
         if moment.tzinfo is None:
             raise UsageError(f"{shown(text)} has no time zone", hint=f"such as {text}Z")
-        return await self._before(moment)
-
-    async def _before(self, moment: datetime) -> int:
-        low, high = 0, (await self._service.log.head()).revision
-        while low < high:
-            middle = (low + high + 1) // 2
-            line = (await self._service.log.changes(middle - 1, 1, upto=middle))[0]
-            if datetime.fromisoformat(line.at) < moment:
-                low = middle
-            else:
-                high = middle - 1
-        return low
+        return await newest_before(self._service.log, moment)
 
 
 def _range(replay: Replay) -> dict[str, Any]:

@@ -30,6 +30,11 @@ class HealthWorker:
         self.alarm = Alarm()
         self._log = Log("health")
 
+    @property
+    def gauges(self) -> Gauges:
+        """As they were last written."""
+        return self._gauges
+
     async def run(self, pulse: Pulse) -> None:
         """Until the end is asked for."""
         check_at = write_at = self._world.monotonic()

@@ -160,6 +160,12 @@ SELECT l.lane_id, least(
     (SELECT min(d.created_at) FROM propagation.deliveries AS d WHERE d.lane_id = l.lane_id AND d.state = 'sending')
 ) FROM propagation.lanes AS l WHERE l."rows" > 0;
 
+-- name: unsent
+-- The lowest revision of the rows of each lane that are still to be sent, and of those that were given up.
+SELECT lane_id, min(CASE WHEN state IN ('pending', 'sending', 'waiting') THEN revision END),
+       min(CASE WHEN state = 'dead' THEN revision END)
+FROM propagation.deliveries WHERE state <> 'cancelled' GROUP BY lane_id;
+
 -- name: transitions
 -- The steps of a session, in order.
 SELECT session_id, before, state, reason, at FROM propagation.session_transitions WHERE session_id = $1 ORDER BY id;

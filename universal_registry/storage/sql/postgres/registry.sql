@@ -14,6 +14,14 @@ INSERT INTO head (revision, hash, incarnation) SELECT 0, $1, $2 WHERE NOT EXISTS
 -- The chain hash at a revision.
 SELECT hash FROM changes WHERE position = $1::bigint << 20;
 
+-- name: horizon
+-- How far back the log is whole.
+SELECT values_upto, lines_upto, hash, living FROM log_horizon;
+
+-- name: first_horizon
+-- The log of a new store is whole. A store that has a horizon keeps it.
+INSERT INTO log_horizon SELECT true, 0, 0, decode(repeat('00', 32), 'hex'), 0, 0, 0 WHERE NOT EXISTS (SELECT 1 FROM log_horizon);
+
 -- name: meta
 -- What identifies the store.
 SELECT key, value FROM meta UNION ALL SELECT 'incarnation', incarnation FROM head;

@@ -62,6 +62,10 @@ WHERE tombs > 0 AND position > $1 ORDER BY position LIMIT $2;
 SELECT kind, namespace, name, position, state, held FROM sync_records
 WHERE (reviews > 0 OR held <> '') AND (kind, namespace, name) > ($1, $2, $3) ORDER BY kind, namespace, name LIMIT $4;
 
+-- name: keys_to_review
+-- Which those are, in order.
+SELECT kind, namespace, name FROM sync_records WHERE reviews > 0 OR held <> '' ORDER BY kind, namespace, name LIMIT $1;
+
 -- name: reviews
 -- How many those are.
 SELECT COUNT(*) FROM sync_records WHERE reviews > 0 OR held <> '';

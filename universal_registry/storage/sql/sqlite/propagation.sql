@@ -285,6 +285,12 @@ SELECT l.lane_id, min(
     coalesce((SELECT min(d.created_at) FROM deliveries AS d WHERE d.lane_id = l.lane_id AND d.state = 'sending'), '~')
 ) FROM lanes AS l WHERE l."rows" > 0;
 
+-- name: unsent
+-- The lowest revision of the rows of each lane that are still to be sent, and of those that were given up.
+SELECT lane_id, min(CASE WHEN state IN ('pending', 'sending', 'waiting') THEN revision END),
+       min(CASE WHEN state = 'dead' THEN revision END)
+FROM deliveries WHERE state <> 'cancelled' GROUP BY lane_id;
+
 -- name: transitions
 -- The steps of a session, in order.
 SELECT session_id, before, state, reason, at FROM session_transitions WHERE session_id = ? ORDER BY id;

@@ -6,6 +6,14 @@ SELECT revision, hash FROM changes ORDER BY position DESC LIMIT 1;
 -- The chain hash at a revision.
 SELECT hash FROM changes WHERE position = :revision << 20;
 
+-- name: horizon
+-- How far back the log is whole.
+SELECT values_upto, lines_upto, hash, living FROM log_horizon;
+
+-- name: first_horizon
+-- The log of a new store is whole. A store that has a horizon keeps it.
+INSERT INTO log_horizon SELECT 1, 0, 0, zeroblob(32), 0, 0, 0 WHERE NOT EXISTS (SELECT 1 FROM log_horizon);
+
 -- name: meta
 -- What identifies the store.
 SELECT key, value FROM meta;

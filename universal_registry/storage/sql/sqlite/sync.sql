@@ -56,6 +56,10 @@ WHERE tombs > 0 AND position > ? ORDER BY position LIMIT ?;
 SELECT kind, namespace, name, position, state, held FROM sync_records
 WHERE (reviews > 0 OR held <> '') AND (kind, namespace, name) > (?, ?, ?) ORDER BY kind, namespace, name LIMIT ?;
 
+-- name: keys_to_review
+-- Which those are, in order.
+SELECT kind, namespace, name FROM sync_records WHERE reviews > 0 OR held <> '' ORDER BY kind, namespace, name LIMIT ?;
+
 -- name: reviews
 -- How many those are.
 SELECT COUNT(*) FROM sync_records WHERE reviews > 0 OR held <> '';
