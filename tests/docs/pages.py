@@ -114,8 +114,9 @@ class Home:
             running.wait(20)
 
     def close(self) -> None:
-        """Stop its daemon, if one runs."""
-        self.sh("ureg down")
+        """Stop its daemon, and those of homes in it."""
+        for address in self.folder.glob("**/run/address"):
+            self.sh(f"ureg down --home '{address.parent.parent}'")
 
 
 def _is_endless(line: str) -> bool:

@@ -104,6 +104,9 @@ def _uninstall(machine: Any) -> None:
 @pytest.mark.slow
 def test_what_is_installed_pleases_systemd_and_logrotate(machine: Any) -> None:
     machine.run(*INSTALL)
+    share = "/usr/local/share"
+    for file in ("man/man1/ureg-get.1", "bash-completion/completions/ureg", "zsh/site-functions/_ureg"):
+        machine.run("test", "-s", f"{share}/{file}")
     unit = "/etc/systemd/system/universal-registry.service"
     if machine.run("which", "systemd-analyze", check=False).returncode == 0:
         assert machine.run("systemd-analyze", "--man=no", "verify", unit).stderr == ""
