@@ -14,7 +14,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from universal_registry.observe.figures import Figures, Stored, TargetFigures
+from universal_registry.observe.figures import Figures, PeerFigures, Stored, TargetFigures
 from universal_registry.observe.health import WorkerState
 from universal_registry.observe.metrics import METRICS, Gauges
 from universal_registry.observe.prometheus import EXPOSED, exposition
@@ -43,7 +43,11 @@ def figures(**changed: Any) -> Figures:
     )  # fmt: skip
     counters = Counters(executed=15, delivered=45, retried=3, failed=1, messages=128)
     gauges = Gauges(db=True, queue_depth=3, webhooks_pending=2, counters=counters)
-    stored = Stored(gauges=gauges, revision=936, dead=2, targets=(target,), consumers={"audit": 12})
+    peer = PeerFigures(peer="laptop", linked=True, in_sync=False, behind=9, conflicts=1)
+    stored = Stored(
+        gauges=gauges, revision=936, dead=2, targets=(target,), consumers={"audit": 12}, peers=(peer,),
+        origins={"laptop": 4},
+    )  # fmt: skip
     worker = WorkerState(name="webhook", running=True, stuck=False, deaths=3, silent=0.1, last_error="x")
     said: dict[str, Any] = {
         "store": "sqlite", "db": True, "ready": True, "stored": stored, "tally": tally, "workers": [worker],
@@ -85,6 +89,9 @@ def test_the_values_are_those_of_the_figures() -> None:
     assert found["ureg_attempt_seconds_total"] == {(): 1.0}
     assert found["ureg_worker_deaths_total"] == {("webhook",): 3}
     assert found["ureg_denials_total"] == {(): 5}
+    assert (found["ureg_peer_linked"], found["ureg_peer_in_sync"]) == ({("laptop",): 1}, {("laptop",): 0})
+    assert (found["ureg_peer_behind"], found["ureg_peer_conflicts"]) == ({("laptop",): 9}, {("laptop",): 1})
+    assert found["ureg_origin_lag"] == {("laptop",): 4}
     assert found.keys() >= OF_PROCESS
 
 
