@@ -56,7 +56,7 @@ class Registry:
         query = {} if rev is None else {"rev": str(rev)}
         return self._json("GET", record_path(self._namespace, kind, name), query=query)
 
-    def list(self, kind: str, select: str = "") -> Iterator[dict[str, Any]]:
+    def records(self, kind: str, select: str = "") -> Iterator[dict[str, Any]]:
         """The records of a kind in order of their names, those that a selector selects; a page at a time."""
         query = {"limit": str(_PAGE), **({"select": select} if select else {})}
         while True:
@@ -111,9 +111,12 @@ class Registry:
         """A session with its targets and what has not arrived."""
         return self._json("GET", f"/v1/-/sessions/{quote(session_id)}")
 
-    def where(self, name: str) -> dict[str, Any]:
-        """Which targets have a record (`name` or `kind/name`), and why not."""
-        return self._json("GET", "/v1/-/where", query={"name": name, "namespace": self._namespace})
+    def where(self, name: str) -> list[dict[str, Any]]:
+        """For each record that `name` (or `kind/name`) may mean: its `targets`, which of them have it, and why not."""
+        found: list[dict[str, Any]] = self._json(
+            "GET", "/v1/-/where", query={"name": name, "namespace": self._namespace}
+        )["items"]
+        return found
 
     def status(self) -> dict[str, Any]:
         """What there is and how it goes."""

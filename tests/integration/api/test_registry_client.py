@@ -48,7 +48,7 @@ async def test_hostile_names_stay_what_they_are(serve: Any) -> None:
         for name in HOSTILE:
             registry.put("package", name, {"version": "1"})
             assert registry.get("package", name)["name"] == name
-        assert {each["name"] for each in registry.list("package")} == set(HOSTILE)
+        assert {each["name"] for each in registry.records("package")} == set(HOSTILE)
 
     await within(serve, work)
 
@@ -58,8 +58,8 @@ async def test_lists_go_through_all_pages_and_selectors_select(serve: Any) -> No
         names = [f"a{number:04}" for number in range(1203)]
         operations = [{"op": "put", "kind": "alias", "name": name, "spec": {"command": "true"}} for name in names]
         assert registry.batch(operations, message="many")["revision"] == 1
-        assert [each["name"] for each in registry.list("alias")] == names
-        assert [each["name"] for each in registry.list("alias", "name=a000?")] == names[:10]
+        assert [each["name"] for each in registry.records("alias")] == names
+        assert [each["name"] for each in registry.records("alias", "name=a000?")] == names[:10]
 
     await within(serve, work)
 
@@ -69,7 +69,7 @@ async def test_a_propagation_is_a_session_that_can_be_read(serve: Any) -> None:
         registry.put("service", "shop", {"host": "h1"})
         begun = registry.propagate("unidirectional", "shop", ["elsewhere"])
         assert registry.session(begun["session"])["mode"] == "unidirectional"
-        assert registry.where("shop")["name"] == "shop"
+        assert registry.where("shop")[0]["name"] == "shop"
         assert registry.status()["revision"] >= 1
 
     await within(serve, work)

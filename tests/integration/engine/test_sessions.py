@@ -379,6 +379,31 @@ async def test_a_standing_session_that_is_cancelled_loses_its_route(stage: Stage
     assert stage.targets.names("one") == ["x", "y"], "begun again, it is another session"
 
 
+@pytest.mark.parametrize("mode", ["unidirectional", "chain"])
+async def test_what_a_cancelled_session_leaves_undone_is_sent_for_another_that_wants_it(
+    stage: Stage, control: PropagationControl, mode: str
+) -> None:
+    """A line goes to a target once, for the session that comes first (by name); when that ends, the other takes over."""
+    await stage.target("one")
+    await stage.target("two")
+    await stage.alias("x")
+    ends = await ask(control, mode, "alias/x", *(["one", "two"] if mode == "chain" else ["one"]))
+    stays = await ask(control, "unidirectional", "kind=alias", "one")
+    await stage.settle()
+    stage.targets.down = {"one"}
+    await stage.alias("x", "changed")
+    await stage.alias("y")
+    await stage.settle()
+    await control.tell_session(ends["session"], Verb.CANCEL, actor=OPERATOR)
+    stage.targets.down = set()
+    await stage.wait(120)
+    assert "changed" in stage.targets.commands("one")
+    assert "y" in stage.targets.names("one")
+    found = (await control.where("alias/x"))[0]["targets"]
+    assert {each["target"]: each["state"] for each in found}["system/one"] == "arrived"
+    assert (await control.session(stays["session"]))["state"] == "in_sync"
+
+
 async def test_a_deadline_ends_what_has_not_arrived(stage: Stage, control: PropagationControl) -> None:
     await stage.target("one")
     await stage.target("two")

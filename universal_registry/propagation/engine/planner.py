@@ -225,8 +225,8 @@ class Planner:
             return []
         if change.op is Op.EVENT:
             return self._stop_for_replay(change, active)
-        routes, members = self._topology.routes, self._topology.members
-        named = starts_backfill(change, routes.at(change.revision), members, routes.at(change.revision - 1))
+        routes, members, ended = self._topology.routes, self._topology.members, self._topology.gate.ended
+        named = starts_backfill(change, routes.at(change.revision), members, routes.at(change.revision - 1), ended)
         # A lane was born with the state of all routes of its target's own revision.
         stopping = [each for each in named if each in active and self._topology.born(each) != change.revision]
         for each in stopping:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from hashlib import sha256
 
 import msgspec
@@ -137,14 +137,21 @@ def delivery_id(incarnation: str, revision: int, seq: int, route_uid: str, route
 
 
 def starts_backfill(
-    change: Change, table: RouteTable, members: Members, before: RouteTable | None = None
+    change: Change,
+    table: RouteTable,
+    members: Members,
+    before: RouteTable | None = None,
+    ended: Collection[str] = (),
 ) -> dict[str, str]:
     """The targets whose lanes stop at this line to send a route's current state, and that route's uid (empty: of all
-    routes to the target). The line is the route's own put, or that of a target which routes mean from now on.
+    routes to the target). The line is the route's own put, or that of a target which routes mean from now on; or it
+    removes a route whose session was cancelled (`ended`), for what it left undone others may still want.
 
     `table`: as of the line's revision. With `before` (as of the revision before it), targets to which the route already
     sent the very same are left out, so that a new title sends nothing again.
     """
+    if change.op is Op.DELETE and change.kind == ROUTE_KIND and change.uid in ended and before is not None:
+        return _left_to_others(before.by_uid.get(change.uid), change.revision, table, members)
     if change.op is not Op.PUT:
         return {}
     if change.kind == TARGET_KIND:
@@ -158,6 +165,16 @@ def starts_backfill(
         had = set(addressed(old, members, change.revision - 1))
         named = [address for address in named if address not in had]
     return dict.fromkeys(named, route.uid)
+
+
+def _left_to_others(route: Route | None, at: int, table: RouteTable, members: Members) -> dict[str, str]:
+    """The targets of a route that has gone which other routes mean, too."""
+    named = addressed(route, members, at - 1) if route is not None else ()
+    return {
+        address: ""
+        for address in named
+        if any(address in addressed(other, members, at) for other in table.to(address))
+    }
 
 
 def _newly_meant(change: Change, table: RouteTable, members: Members) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from universal_registry.kernel.ids import SYSTEM_NAMESPACE, Key
 from universal_registry.log.change import Change, Op
-from universal_registry.propagation.lanes.lane import LIVE_STATES, DeliveryState, Lane, Position
+from universal_registry.propagation.lanes.lane import LIVE_STATES, Delivery, DeliveryState, Lane, Position
 from universal_registry.propagation.ports import LaneQueries
 from universal_registry.propagation.routing.route import KIND as ROUTE_KIND
 from universal_registry.propagation.routing.route import Route
@@ -77,8 +77,9 @@ class _Reader:
         if lane is None:
             return _entry(address, idle, record, reason=held or "not planned yet")
         states = (*LIVE_STATES, DeliveryState.DEAD, DeliveryState.CANCELLED)
-        rows = await self._queries.deliveries(lane_id=lane.lane_id, key=record.key, states=states)
         passed = self._passed(lane, route, begins)
+        found = await self._queries.deliveries(lane_id=lane.lane_id, key=record.key, states=states)
+        rows = [row for row in found if not self._is_history(row, route, passed)]
         came = self._newest_arrived(passed, route, {row.revision for row in rows})
         newest = [row for row in rows if row.revision == record.revision]
         live = [row for row in newest if row.state in LIVE_STATES]
@@ -95,8 +96,13 @@ class _Reader:
     def _passed(self, lane: Lane, route: Route, begins: Position) -> Position | None:
         """How far the lane has come; None before it is past the route's own line, backfill included."""
         position = self._inventory.position(lane)
-        backfilling = lane.backfill is not None and lane.backfill.route_uid == route.uid
+        backfilling = lane.backfill is not None and lane.backfill.route_uid in ("", route.uid)
         return None if backfilling or position < begins else position
+
+    def _is_history(self, row: Delivery, route: Route, passed: Position | None) -> bool:
+        """What was cancelled with another session is done by this route when the lane has come to the end."""
+        others = row.state is DeliveryState.CANCELLED and row.route_uid not in ("", route.uid)
+        return others and passed is not None and passed.revision >= self._inventory.head
 
     def _place(self, revision: int) -> Position:
         return Position(revision, next((line.seq for line in self._lines if line.revision == revision), 0))
