@@ -21,6 +21,7 @@ _HOUSE, _RECORDS, _SENDING, _MACHINE = SECTIONS
 ENTRIES: tuple[Entry, ...] = (
     Entry("init", _HOUSE, "Make the stores, the key and the admin token; twice does no harm", "daemon", "init"),
     Entry("status", _HOUSE, "What runs, what waits, what failed", "status", "status"),
+    Entry("top", _HOUSE, "Watch how it goes, until q or Ctrl-C", "top", "top"),
     Entry("up", _HOUSE, "Start the daemon in the background", "daemon", "up"),
     Entry("down", _HOUSE, "Stop the daemon", "daemon", "down"),
     Entry("serve", _HOUSE, "Run the daemon here, until a signal ends it", "daemon", "serve"),
@@ -44,6 +45,9 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("selftest", _HOUSE, "Proofs that run here, and touch no registry: sync", "selftest", "selftest"),
     Entry("demo", _HOUSE, "See it work, on a registry that is removed afterwards", "demo", "demo"),
     Entry("get", _RECORDS, "Show a record, or list those of a kind", "get", "get"),
+    Entry("search", _RECORDS, "Find records that hold some words", "search", "search"),
+    Entry("graph", _RECORDS, "Which records refer to which", "graph", "graph"),
+    Entry("impact", _RECORDS, "What a change of a record would reach", "impact", "impact"),
     Entry("set", _RECORDS, "Create a record, or change fields of it", "set", "set_"),
     Entry("create", _RECORDS, "Create a record that is not there yet", "set", "create"),
     Entry("edit", _RECORDS, "Change a record in an editor", "edit", "edit"),
