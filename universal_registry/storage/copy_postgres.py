@@ -157,6 +157,12 @@ class PostgresSchemas:
                 hint="stop the daemons that use it: ureg down",
             )
         present = {row[0] for row in await connection.fetch(_SQL["schemas"], list(STORES))}
+        for store in sorted(present):
+            if not await _is_ours(connection, store):
+                raise Conflict(
+                    f"schema {store} of {place} is not of a registry: something else is kept there",
+                    hint="use a database of its own",
+                )
         full = [store for store in STORES if store in present and await _holds_something(connection, store)]
         if full and not self._aside:
             raise Conflict(
@@ -181,11 +187,28 @@ class PostgresSchemas:
             await make_kinds(connection, self._catalogue)
 
 
+_TELLING = {"registry": ("changes", "tokens", "consumers"), "propagation": ("lanes", "sessions")}
+"""Tables that are empty as long as nobody has done anything with a registry."""
+
+
+async def _is_ours(connection: Any, store: str) -> bool:
+    """Whether our migrations made the schema, or nothing is in it."""
+    return await _is_there(connection, store, "migrations") or not await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM pg_class WHERE relnamespace = $1::regnamespace)", quoted(store)
+    )
+
+
 async def _holds_something(connection: Any, store: str) -> bool:
-    table = "changes" if store == "registry" else "lanes"
-    if not await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", f"{store}.{table}"):
-        return False
-    return bool(await connection.fetchval(f"SELECT EXISTS (SELECT FROM {store}.{table})"))
+    for table in _TELLING[store]:
+        if await _is_there(connection, store, table) and await connection.fetchval(
+            f"SELECT EXISTS (SELECT FROM {quoted(store)}.{table})"
+        ):
+            return True
+    return False
+
+
+async def _is_there(connection: Any, store: str, table: str) -> bool:
+    return bool(await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", f"{quoted(store)}.{table}"))
 
 
 async def _emptied(connection: Any) -> PostgresSink:
