@@ -402,7 +402,7 @@ def test_the_starter_under_a_python_without_the_packages_is_one_line() -> None:
     command = [sys.executable, "-I", "-S", str(ROOT / "scripts" / "ureg.py"), "kinds"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    expected = "lacks aiohttp, apsw, asyncpg, click, cryptography, httptools, idna, jinja2, msgspec, nats, "
+    expected = "lacks aiohttp, apsw, asyncpg, click, cryptography, httptools, idna, jinja2, jmespath, msgspec, nats, "
     expected += "orjson, prometheus_client, ruamel, websockets"
     assert done.stderr == f"ureg: {sys.executable} {expected}; unset REGISTRY_PYTHON to let ureg make .venv\n"
 

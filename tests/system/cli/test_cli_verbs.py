@@ -62,7 +62,7 @@ def test_export_import_export_is_the_same_to_the_byte(ureg):
     ureg("set", "alias", "gs", "command=since then")
     assert "1 updated" in ureg("import", "-", stdin=got).stderr  # its meta.revision is of the past, and not asked
     sound = ureg("db", "check").stdout
-    assert re.fullmatch(r"sound: \d+ lines up to revision \d+, 3 records\n", sound)
+    assert re.fullmatch(r"sound: \d+ lines up to revision \d+; 3 records\n", sound)
 
 
 def test_secrets_of_another_registry_are_refused_with_what_to_do(ureg):
@@ -92,7 +92,7 @@ def test_an_import_is_all_or_nothing_and_bounded(ureg):
 
 def test_the_check_works_beside_a_daemon(ureg):
     ureg("set", "alias", "gs", "command=one")
-    assert ureg.json("db", "check") == {"ok": True, "revision": 1, "lines": 1, "records": 1}
+    assert ureg.json("db", "check") == {"ok": True, "revision": 1, "lines": 1, "records": 1, "since": 0}
 
 
 def test_the_check_names_the_first_bad_thing(offline):
@@ -100,7 +100,7 @@ def test_the_check_names_the_first_bad_thing(offline):
     ureg("set", "alias", "gs", "command=one")
     ureg("set", "alias", "gs", "command=two")
     ureg("set", "alias", "other", "command=three")
-    assert ureg.json("db", "check") == {"ok": True, "revision": 3, "lines": 3, "records": 2}
+    assert ureg.json("db", "check") == {"ok": True, "revision": 3, "lines": 3, "records": 2, "since": 0}
     path = ureg.home / ".universal_registry.db"
     sound = path.read_bytes()
     changes = {
