@@ -46,6 +46,7 @@ from universal_registry.storage.compaction import Compaction
 from universal_registry.storage.home import admin_token_hash, is_initialised, none_here, prepare_home
 from universal_registry.storage.keyfile import key_files
 from universal_registry.storage.lock import StoreLock, read_holder
+from universal_registry.storage.replacing import finish_replacing
 from universal_registry.storage.writer import GroupWriter
 from universal_registry.stores import Lanes, Others, Registry, Stores, open_stores
 from universal_registry.transports.peer import Links, Pairing, Status
@@ -121,6 +122,8 @@ async def open_app(
     KeyMismatch, NewerStore, ReadOnlyStore, StorageFull, StorageUnavailable.
     """
     places = Places(settings.home)
+    if not read_only:
+        finish_replacing(places, wait=settings.lock_wait)
     if not create and not is_initialised(places, settings.key_file, files=settings.database is None):
         raise none_here(places, files=settings.database is None)
     async with AsyncExitStack() as stack:

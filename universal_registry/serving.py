@@ -40,6 +40,7 @@ class _Served:
         self.keys = app.keys
         self.compaction = app.compaction
         self.backups = Schedule(settings, app.world, lambda: app.sealer.keyring)
+        app.figures.backup_age = self.backups.age
         self.peers = app.links
         self._logging = logging
         self._seal_logs(settings)

@@ -220,6 +220,7 @@ async def test_backups_by_the_clock_are_made_and_only_the_newest_kept(make: Make
 
     clock, ring, news = Clock(), ring_of(before), []
     assert Schedule(before, clock, lambda: ring).due_in() is None
+    assert Schedule(before, clock, lambda: ring).age() is None
     schedule = Schedule(replace(before, backup_folder=tmp_path / "kept", backup_keep=2), clock, lambda: ring)
     schedule.on_news(lambda event, **fields: news.append((event, fields["revision"])))
     for made in range(1, 4):
@@ -230,7 +231,11 @@ async def test_backups_by_the_clock_are_made_and_only_the_newest_kept(make: Make
         wait = schedule.due_in()
         assert wait is not None
         assert wait > 86000
+        age = schedule.age()
+        assert age is not None
+        assert 0 <= age < 400
         clock.hours += 24
+        assert 86400 <= (schedule.age() or 0) < 86800
     assert len(kept_in(tmp_path / "kept")) == 2
 
 

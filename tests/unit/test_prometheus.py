@@ -51,7 +51,7 @@ def figures(**changed: Any) -> Figures:
     worker = WorkerState(name="webhook", running=True, stuck=False, deaths=3, silent=0.1, last_error="x")
     said: dict[str, Any] = {
         "store": "sqlite", "db": True, "ready": True, "stored": stored, "tally": tally, "workers": [worker],
-        "denials": 5,
+        "denials": 5, "backup_age": 90.0,
     }  # fmt: skip
     return Figures(**{**said, **changed})
 
@@ -89,6 +89,9 @@ def test_the_values_are_those_of_the_figures() -> None:
     assert found["ureg_attempt_seconds_total"] == {(): 1.0}
     assert found["ureg_worker_deaths_total"] == {("webhook",): 3}
     assert found["ureg_denials_total"] == {(): 5}
+    assert found["ureg_backup_age_seconds"] == {(): 90.0}
+    none = values(exposition(figures(backup_age=None), "")[0].decode())
+    assert "ureg_backup_age_seconds" not in none
     assert (found["ureg_peer_linked"], found["ureg_peer_in_sync"]) == ({("laptop",): 1}, {("laptop",): 0})
     assert (found["ureg_peer_behind"], found["ureg_peer_conflicts"]) == ({("laptop",): 9}, {("laptop",): 1})
     assert found["ureg_origin_lag"] == {("laptop",): 4}

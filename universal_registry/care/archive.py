@@ -12,6 +12,7 @@ says how many rows there are of each table, and their digests.
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
@@ -20,13 +21,16 @@ from typing import BinaryIO
 
 import msgspec
 
-from universal_registry.kernel.errors import Corrupt, Invalid, KeyMismatch
+from universal_registry.kernel.errors import Corrupt, Invalid, KeyMismatch, NewerStore
 from universal_registry.kernel.world import World
 from universal_registry.security.cipher import Box
 from universal_registry.security.keyring import Keyring
 from universal_registry.storage.copying import Batch, Point, Summary
 
-_MAGIC = b"universal-registry-backup 1\n"
+_FORMAT = 1
+_MAGIC = b"universal-registry-backup %d\n" % _FORMAT
+_FIRST_LINE = re.compile(rb"universal-registry-backup ([0-9]{1,9})\n")
+_MOST_FIRST = 64
 _MOST_HEADER = 1 << 16
 _MOST_PIECE = 1 << 28
 _HINT = "give a file that `ureg backup` wrote"
@@ -100,8 +104,14 @@ def opened(path: Path) -> BinaryIO:
 
 
 def _header(file: BinaryIO) -> tuple[Header, bytes]:
-    if file.read(len(_MAGIC)) != _MAGIC:
+    found = _FIRST_LINE.fullmatch(file.readline(_MOST_FIRST))
+    if found is None:
         raise Invalid(f"{file.name} is no backup of a registry", hint=_HINT)
+    if int(found[1]) != _FORMAT:
+        raise NewerStore(
+            f"{file.name} is a backup of format {int(found[1])}; this program reads format {_FORMAT}",
+            hint="use the version that wrote it",
+        )
     line = file.readline(_MOST_HEADER)
     try:
         return msgspec.json.decode(line, type=Header), line

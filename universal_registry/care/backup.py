@@ -158,6 +158,14 @@ class Schedule:
         waited = max(timedelta(0), self._world.now() - kept[-1].at)
         return max(0.0, (interval - waited).total_seconds())
 
+    def age(self) -> float | None:
+        """Seconds since the newest one was made; None: there is none, or its folder cannot be read."""
+        try:
+            kept = kept_in(self.settings.backup_folder) if self.settings.backup_folder is not None else []
+        except StorageUnavailable:
+            return None  # the worker that makes them says so
+        return max(0.0, (self._world.now() - kept[-1].at).total_seconds()) if kept else None
+
     async def tick(self) -> float:
         """Make the one that is due, if one is. Seconds until the next look. Raises what the stores raise."""
         due = self.due_in()

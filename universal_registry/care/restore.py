@@ -11,8 +11,9 @@ from pathlib import Path
 import msgspec
 
 from universal_registry.care.archive import ArchiveReader, Header, check_key, opened, read_header
+from universal_registry.care.backup import check_backup
 from universal_registry.care.engines import folder_sinks, folder_source, server_sinks
-from universal_registry.kernel.errors import Conflict, StorageUnavailable
+from universal_registry.kernel.errors import Conflict
 from universal_registry.kernel.settings import Places, PostgresSettings, Settings
 from universal_registry.kernel.world import World
 from universal_registry.security.keyring import Keyring
@@ -20,9 +21,10 @@ from universal_registry.storage.copying import Batch, Point, Sinks, Summary, com
 from universal_registry.storage.home import is_initialised, prepare_home
 from universal_registry.storage.keyfile import KeyFiles, key_files
 from universal_registry.storage.lock import StoreLock
+from universal_registry.storage.replacing import finish_replacing, put_aside, replace_stores
 
 _INCARNATION_DIGITS = 12
-_BESIDE = ("", "-wal", "-shm")
+_DRAFT = ".restore-"
 
 
 class Restored(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +59,10 @@ async def restore(
     header = read_header(path)
     places, files = Places(settings.home), key_files(settings, world)
     ring = keys_for(header, files, keys)
+    check_backup(path, ring)
     here = settings.database is None
+    if here:
+        finish_replacing(places, wait=settings.lock_wait)
     if here and not replace and is_initialised(places, settings.key_file):
         raise Conflict(
             f"there is a registry in {places.home} already",
@@ -75,7 +80,7 @@ async def restore(
         else:
             with _draft(places.home, world) as draft:
                 tables = await put(path, ring, folder_sinks(draft), incarnation)
-                aside = _take_place(Places(draft), places, stamp)
+                aside = replace_stores(draft, places, f".before-{stamp}")
         if keys is not None:
             put_keys(files, keys.sealing_with(keys.named(header.fingerprint) or keys.primary))
     finally:
@@ -112,39 +117,14 @@ def put_keys(files: KeyFiles, ring: Keyring) -> None:
 @contextmanager
 def _draft(home: Path, world: World) -> Iterator[Path]:
     """A folder on the same file system, which is gone at the end."""
-    draft = home / f".restore-{world.new_id()}"
+    for left in home.glob(f"{_DRAFT}*"):  # of a restore that was killed: its lock is ours now
+        shutil.rmtree(left, ignore_errors=True)
+    draft = home / f"{_DRAFT}{world.new_id()}"
     draft.mkdir(mode=0o700)
     try:
         yield draft
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-
-
-def _take_place(made: Places, places: Places, stamp: str) -> str:
-    """The new files take the place of the old ones. Cut short in the middle, a home without a registry's file, or
-    without both, is left: it is refused, and the same command goes on from there."""
-    try:
-        aside = _put_aside((places.propagation_db, places.registry_db), f".before-{stamp}")
-        for name in ("propagation_db", "registry_db"):
-            os.replace(getattr(made, name), getattr(places, name))
-        _sync_folder(places.home)
-    except OSError as error:
-        raise StorageUnavailable(
-            f"{error.filename}: {(error.strerror or str(error)).lower()}", hint="try again"
-        ) from None
-    return aside
-
-
-def _put_aside(files: tuple[Path, ...], ending: str) -> str:
-    """Each with what SQLite keeps beside it, which belongs to it: a WAL holds what was acknowledged."""
-    found = ""
-    for file in files:
-        for beside in _BESIDE:
-            old = Path(f"{file}{beside}")
-            if old.exists():
-                os.replace(old, f"{file}{ending}{beside}")
-                found = f"files that end in {ending}"
-    return found
 
 
 def _sync_folder(folder: Path) -> None:
@@ -194,7 +174,9 @@ async def move_to_postgres(settings: Settings, database: PostgresSettings, world
                     tables = await summed(source.batches())
                     compare(tables, await summed(sink.batches()))
                     await sink.name(point, point.incarnation)
-        aside = _put_aside((places.registry_db, places.propagation_db), ".moved-to-postgresql")
+        aside = ""
+        for file in (places.registry_db, places.propagation_db):
+            aside = put_aside(file, ".moved-to-postgresql") or aside
         _sync_folder(places.home)
     finally:
         lock.release()

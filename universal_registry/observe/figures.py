@@ -90,6 +90,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     watches: WatchFigures = WatchFigures()
     streams: int = 0
     compacted: Compacted = Compacted()
+    backup_age: float | None = None
+    """Seconds since the newest scheduled backup; None where there is none, or none can be seen."""
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,6 +141,7 @@ class FiguresReader:
         self.peers: Callable[[], Awaitable[Mapping[str, Any]]] | None = None
         """What `GET /v1/-/peers` answers."""
         self.compacted: Callable[[], Compacted] = Compacted
+        self.backup_age: Callable[[], float | None] = lambda: None
 
     async def gauges(self) -> Gauges:
         """Those of the metrics file. Raises StorageUnavailable, Corrupt."""
@@ -169,6 +172,7 @@ class FiguresReader:
             watches=self.watches(),
             streams=self.streams(),
             compacted=self.compacted(),
+            backup_age=self.backup_age(),
         )
 
     async def _stored(self) -> Stored:

@@ -85,6 +85,9 @@ EXPOSED: dict[str, Exposed] = {
     "ureg_origin_lag": Exposed(
         "gauge", "Changes made at the node that some peer has and this registry has not.", ("node",)
     ),
+    "ureg_backup_age_seconds": Exposed(
+        "gauge", "Age of the newest of the backups made by the clock; missing while there is none."
+    ),
     "ureg_denials_total": Exposed("counter", "Requests refused for who sent them, since the start."),
 }
 """Every metric of ours, in the order of the answer. Beside them stand the usual ones of the process (`process_...`)."""
@@ -143,6 +146,8 @@ def samples(figures: Figures) -> dict[str, list[Sample]]:
         "ureg_history_lines_removed_total": [((), figures.compacted.lines)],
         "ureg_denials_total": [((), figures.denials)],
     }
+    if figures.backup_age is not None:
+        found["ureg_backup_age_seconds"] = [((), figures.backup_age)]
     if figures.stored is not None:
         slowest = figures.watches.slowest
         lag = 0 if slowest is None else max(0, figures.stored.revision - slowest)

@@ -11,6 +11,7 @@ from universal_registry.kernel.settings import Places
 from universal_registry.kernel.world import World
 from universal_registry.security.tokens import hash_token, new_token
 from universal_registry.storage.keyfile import private_folder
+from universal_registry.storage.replacing import is_pending
 
 
 def is_initialised(places: Places, key: Path, *, files: bool = True) -> bool:
@@ -20,11 +21,15 @@ def is_initialised(places: Places, key: Path, *, files: bool = True) -> bool:
     """
     if not files:
         return key.is_file()
+    if is_pending(places):
+        return False
     return all(file.is_file() and file.stat().st_size > 0 for file in (places.registry_db, places.propagation_db))
 
 
 def none_here(places: Places, *, files: bool = True) -> NotFound:
     """Why there is no registry to be opened here: nothing was ever made, or one of its files is gone."""
+    if files and is_pending(places):
+        return NotFound(f"a restore into {places.home} was cut short", hint="ureg up finishes it, or: ureg init")
     if files and places.registry_db.is_file() and places.registry_db.stat().st_size > 0:
         return NotFound(
             f"the propagation store {places.propagation_db} is missing; the registry beside it is there",
