@@ -265,6 +265,14 @@ async def test_a_registry_moves_to_postgresql_and_its_readers_go_on(postgres: pg
         await app.close()
 
 
+def test_a_name_of_a_time_to_come_or_of_no_time_keeps_none_from_being_made(tmp_path: Path) -> None:
+    for name in ("ureg-29990101T000000Z-r1.backup", "ureg-20269999T000000Z-r1.backup"):
+        (tmp_path / name).touch()
+    settings = Settings(home=tmp_path, listen="", backup_folder=tmp_path)
+    schedule = Schedule(settings, WORLD, lambda: Keyring.of(new_key(WORLD)))
+    assert (schedule.due_in(), schedule.age()) == (0.0, None)
+
+
 @pytest.mark.slow
 async def test_a_hundred_thousand_records_move_in_a_minute(postgres: pgserver.Server, tmp_path: Path) -> None:
     here = Settings(home=tmp_path / "home", listen="")

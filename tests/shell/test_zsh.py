@@ -52,6 +52,18 @@ def test_the_block_of_the_guide_as_it_stands(home: Home) -> None:
     assert "remote.service" in home.ureg("session", "ls", "-o", "tsv").out
 
 
+@pytest.mark.parametrize(
+    "call", ["registry_load_aliases", "registry_load_functions", "registry_load_env_vars", "registry_list"]
+)
+def test_a_namespace_is_no_part_of_a_request(home: Home, call: str) -> None:
+    """A line end in it would begin a second request on the socket."""
+    namespace = "$'x/aliases HTTP/1.1\\r\\n\\r\\nDELETE /v1/default/aliases/gs'"
+    home.ureg("set", "alias", "gs", "command=kept")
+    done = zsh(home, f"{call} -n {namespace} {'alias' if call == 'registry_list' else ''}")
+    assert done.code == 6, done
+    assert home.ureg("get", "alias", "gs").code == 0
+
+
 def test_the_page_for_users_runs_as_it_stands(home: Home) -> None:
     page = (ROOT / "docs" / "how-to" / "zsh.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```zsh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)

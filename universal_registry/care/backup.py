@@ -126,11 +126,20 @@ def kept_in(folder: Path) -> list[Kept]:
     except OSError as error:
         raise _said(error, folder) from None
     found = ((match, folder / name) for name in names if (match := _NAME.fullmatch(name)))
-    return sorted(Kept(_moment(match[1]), int(match[2]), path) for match, path in found)
+    return sorted(Kept(at, int(match[2]), path) for match, path in found if (at := _moment(match[1])))
 
 
-def _moment(stamp: str) -> datetime:
-    return datetime.strptime(stamp, _STAMP).replace(tzinfo=UTC)
+def newest(folder: Path, now: datetime) -> Kept | None:
+    """The newest backup that is not of a time to come: such a name, of a clock that was wrong, must not keep others
+    from being made. Raises StorageUnavailable."""
+    return next((each for each in reversed(kept_in(folder)) if each.at <= now), None)
+
+
+def _moment(stamp: str) -> datetime | None:
+    try:
+        return datetime.strptime(stamp, _STAMP).replace(tzinfo=UTC)
+    except ValueError:
+        return None  # no time at all: a file of somebody else's
 
 
 class Schedule:
@@ -150,21 +159,20 @@ class Schedule:
         """Seconds until the next one; None: never. Raises StorageUnavailable."""
         if self.settings.backup_folder is None:
             return None
-        kept = kept_in(self.settings.backup_folder)
-        if not kept:
+        kept = newest(self.settings.backup_folder, self._world.now())
+        if kept is None:
             return 0.0
         interval = timedelta(hours=self.settings.backup_interval_hours)
-        # A clock that went back makes none wait for longer than the interval.
-        waited = max(timedelta(0), self._world.now() - kept[-1].at)
-        return max(0.0, (interval - waited).total_seconds())
+        return max(0.0, (interval - (self._world.now() - kept.at)).total_seconds())
 
     def age(self) -> float | None:
         """Seconds since the newest one was made; None: there is none, or its folder cannot be read."""
         try:
-            kept = kept_in(self.settings.backup_folder) if self.settings.backup_folder is not None else []
+            folder, now = self.settings.backup_folder, self._world.now()
+            kept = newest(folder, now) if folder is not None else None
         except StorageUnavailable:
             return None  # the worker that makes them says so
-        return max(0.0, (self._world.now() - kept[-1].at).total_seconds()) if kept else None
+        return (now - kept.at).total_seconds() if kept else None
 
     async def tick(self) -> float:
         """Make the one that is due, if one is. Seconds until the next look. Raises what the stores raise."""

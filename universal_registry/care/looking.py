@@ -8,17 +8,18 @@ import socket
 import stat
 from pathlib import Path
 
-from universal_registry.care.backup import kept_in
+from universal_registry.care.backup import newest
 from universal_registry.care.checks.finding import Facts
 from universal_registry.care.checks.home import PRIVATE
 from universal_registry.care.marks import marks
 from universal_registry.kernel.errors import NewerStore, RegistryError
 from universal_registry.kernel.settings import Places, Settings
 from universal_registry.kernel.world import World
-from universal_registry.storage.home import is_initialised
+from universal_registry.storage.home import is_initialised, none_here
 from universal_registry.storage.keyfile import key_files
 from universal_registry.storage.lock import read_holder
 from universal_registry.storage.pending import integrity, pending_migrations
+from universal_registry.storage.replacing import is_pending
 from universal_registry.storage.sealed_with import sealed_with
 
 _DAEMON = "daemon"
@@ -53,8 +54,10 @@ def _files(facts: Facts, places: Places) -> None:
             continue
         facts.modes[name], facts.sizes[name] = stat.S_IMODE(found.st_mode), found.st_size
     there = [bool(facts.sizes.get(path.name)) for path in (places.registry_db, places.propagation_db)]
-    if facts.engine == "sqlite" and there == [False, True]:
-        facts.half = f"{places.registry_db.name} is missing, and {places.propagation_db.name} is there"
+    pending = is_pending(places)
+    if facts.engine == "sqlite" and not facts.initialised and (any(there) or pending):
+        facts.half = none_here(places).message
+        facts.half_command = "ureg up" if pending or there[0] else "ureg restore FILE"
     try:
         facts.metrics_age = facts.now.timestamp() - places.metrics.stat().st_mtime
     except OSError:
@@ -125,8 +128,8 @@ def _backups(facts: Facts, settings: Settings, world: World) -> None:
         return
     facts.backup_folder, facts.backup_interval = str(settings.backup_folder), settings.backup_interval_hours * 3600
     try:
-        kept = kept_in(settings.backup_folder)
+        kept = newest(settings.backup_folder, world.now())
     except RegistryError:
-        kept = []
-    if kept:
-        facts.backup_age = max(0.0, (world.now() - kept[-1].at).total_seconds())
+        kept = None
+    if kept is not None:
+        facts.backup_age = (world.now() - kept.at).total_seconds()
