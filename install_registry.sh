@@ -90,7 +90,12 @@ README.md CHANGELOG.md LICENSE universal_registry_integration.zsh registry_propa
 universal-registry.plugin.zsh'
 
 service() {
-  REGISTRY_HOME=$prefix sh "$prefix/ureg" service "$@" "--$scope" --on "$(uname -s)" ${base:+--root "$base"}
+  REGISTRY_HOME=$prefix sh "$program/ureg" service "$@" "--$scope" --on "$(uname -s)" ${base:+--root "$base"}
+}
+
+# Nothing else has these: what is in another folder is not ours to remove.
+holds_data() {
+  [ -f "$prefix/config/encryption.key" ] || [ -h "$prefix/.universal_registry.db" ] || [ -f "$prefix/.universal_registry.db" ]
 }
 
 # A program that is being replaced must not run meanwhile: it loads parts of itself when it needs them.
@@ -206,8 +211,14 @@ remove_help() {
 
 # --- doing it ---------------------------------------------------------------------------------------------------------
 
+program=$prefix
 if [ -n "$uninstall" ]; then
-  [ -x "$prefix/ureg" ] || die "there is no registry in $prefix" 3
+  if [ ! -x "$prefix/ureg" ]; then
+    # An uninstallation has left the data: with --purge the program of this checkout removes that.
+    [ -n "$purge" ] && holds_data || die "there is no registry in $prefix" 3
+    program=$source
+    [ -z "$venv" ] || export REGISTRY_PYTHON="$venv/bin/python"
+  fi
   service uninstall $purge
   code=$?
   # 3: no service is installed any more; a second attempt then removes the rest.

@@ -148,3 +148,21 @@ async def test_a_restore_that_is_killed_was_done_or_was_not(
     kept = {each.name.split(".before-")[0] for each in here.home.glob("*.before-*") if each.stat().st_size}
     assert kept == (set() if after_steps == 0 else {".universal_registry.db", ".registry_propagation.db"})
     assert not list(here.home.glob(".restore*"))
+
+
+async def test_an_installed_service_keeps_its_links_and_its_files_where_they_are(tmp_path: Path) -> None:
+    """Its home has links to the folder of its state; a restore must not leave the files in the home instead."""
+    here, state = Settings(home=tmp_path / "home", listen=""), tmp_path / "state"
+    await put(here, "one")
+    made, _ = await backed_up(here, tmp_path / "one.backup")
+    await put(here, "two")
+    state.mkdir()
+    files = (Places(here.home).registry_db, Places(here.home).propagation_db)
+    for file in files:
+        file.rename(state / file.name)
+        file.symlink_to(state / file.name)
+    await restore(made.path, here, WORLD, replace=True)
+    assert await command_of(here) == "one"
+    assert all(file.is_symlink() and file.resolve().parent == state for file in files)
+    assert [each.name for each in here.home.iterdir() if each.name.startswith(".restor")] == []
+    assert len(list(state.glob(".universal_registry.db.before-*"))) == 1

@@ -21,7 +21,7 @@ from universal_registry.storage.copying import Batch, Point, Sinks, Summary, com
 from universal_registry.storage.home import is_initialised, prepare_home
 from universal_registry.storage.keyfile import KeyFiles, key_files
 from universal_registry.storage.lock import StoreLock
-from universal_registry.storage.replacing import finish_replacing, put_aside, replace_stores
+from universal_registry.storage.replacing import finish_replacing, folder_of, put_aside, replace_stores
 
 _INCARNATION_DIGITS = 12
 _DRAFT = ".restore-"
@@ -78,7 +78,7 @@ async def restore(
             tables = await put(path, ring, sinks, incarnation)
             aside = f"schemas that end in _before_{stamp}" if replace else ""
         else:
-            with _draft(places.home, world) as draft:
+            with _draft(folder_of(places), world) as draft:
                 tables = await put(path, ring, folder_sinks(draft), incarnation)
                 aside = replace_stores(draft, places, f".before-{stamp}")
         if keys is not None:
@@ -174,10 +174,10 @@ async def move_to_postgres(settings: Settings, database: PostgresSettings, world
                     tables = await summed(source.batches())
                     compare(tables, await summed(sink.batches()))
                     await sink.name(point, point.incarnation)
-        aside = ""
+        aside, folder = "", folder_of(places)
         for file in (places.registry_db, places.propagation_db):
-            aside = put_aside(file, ".moved-to-postgresql") or aside
-        _sync_folder(places.home)
+            aside = put_aside(Path(os.path.realpath(file)), ".moved-to-postgresql") or aside
+        _sync_folder(folder)
     finally:
         lock.release()
     return Moved(point=point, tables=tables, aside=aside, again=again)

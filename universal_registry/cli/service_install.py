@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from grp import getgrnam
 from pathlib import Path
+from pwd import getpwnam
 
 from universal_registry.cli.service_layout import NAME, File, Layout
 from universal_registry.kernel.errors import Conflict, Forbidden, NotFound, RegistryError
@@ -25,12 +28,20 @@ class Owner:
         self.group = group
 
     def take(self, path: Path, mode: int, *, user: bool) -> None:
-        """Give the file to its user (or only its group), with this mode."""
-        if self.user is not None and self.group is not None:
-            shutil.chown(path, group=self.group)
-            if user:
-                shutil.chown(path, user=self.user)
-        path.chmod(mode)
+        """Give the file to its user (or only its group), with this mode. Raises Conflict for a link: whoever owns the
+        folder that it is in could have anything given away by it."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise Conflict(f"{path} is a link; nothing is given away through one", hint="remove it") from None
+        try:
+            if self.user is not None and self.group is not None:
+                os.fchown(descriptor, getpwnam(self.user).pw_uid if user else -1, getgrnam(self.group).gr_gid)
+            os.fchmod(descriptor, mode)
+        finally:
+            os.close(descriptor)
 
 
 def owner_of(layout: Layout, user: str, group: str) -> Owner:
@@ -106,8 +117,13 @@ def _write(file: File, tell: Tell) -> None:
         return
     file.path.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.path.with_name(f".{file.path.name}.new")
-    temporary.write_text(file.text, encoding="utf-8")
-    temporary.chmod(0o600 if file.private else 0o644)
+    temporary.unlink(missing_ok=True)
+    mode = 0o600 if file.private else 0o644  # from the beginning: nobody reads it in between
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as new:
+        os.fchmod(new.fileno(), mode)
+        new.write(file.text)
+        new.flush()
+        os.fsync(new.fileno())
     temporary.replace(file.path)
     tell(f"wrote {file.path}")
 

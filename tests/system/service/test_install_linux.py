@@ -102,6 +102,16 @@ def _uninstall(machine: Any) -> None:
 
 
 @pytest.mark.slow
+def test_an_upgrade_by_root_gives_nothing_away_through_a_link_of_the_service(machine: Any) -> None:
+    machine.run(*INSTALL)
+    machine.sh(f"mkdir /precious; rm -rf {STATE}/run; ln -s /precious {STATE}/run")
+    done = machine.run(*INSTALL, check=False)
+    assert done.returncode != 0
+    assert "is a link; nothing is given away through one" in done.stderr
+    assert machine.sh("stat -c %U /precious") == "root\n"
+
+
+@pytest.mark.slow
 def test_what_is_installed_pleases_systemd_and_logrotate(machine: Any) -> None:
     machine.run(*INSTALL)
     share = "/usr/local/share"
@@ -164,6 +174,20 @@ def test_a_trial_touches_nothing_outside_its_folder_and_leaves_nothing(tmp_path:
     run(tmp_path, "--venv", str(VENV))
     run(tmp_path, "--uninstall", "--purge")
     assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
+
+
+def test_what_an_uninstallation_has_kept_can_be_purged_afterwards(tmp_path: Path) -> None:
+    home, stranger = tmp_path / "opt/universal-registry", tmp_path / "stranger"
+    run(tmp_path, "--venv", str(VENV))
+    run(tmp_path, "--uninstall")
+    (stranger / "config").mkdir(parents=True)
+    run(tmp_path, "--uninstall", "--purge", "--prefix", str(stranger), code=3)
+    assert (stranger / "config").is_dir()
+    assert (home / "config/encryption.key").is_file()
+    run(tmp_path, "--uninstall", "--purge", "--venv", str(VENV))
+    assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
+    assert not home.exists()
+    run(tmp_path, "--uninstall", "--purge", code=3)
 
 
 def test_a_prefix_with_spaces(tmp_path: Path) -> None:
