@@ -790,6 +790,17 @@ async def test_when_the_clock_goes_back_what_waits_waits_no_longer_than_it_was_t
     assert times["d"] is None
 
 
+async def test_what_waits_in_one_lane_is_made_due(store: Store) -> None:
+    later = NOW + timedelta(hours=24)
+    await store.claim("boot-1", NOW, LEASE)
+    await put(store, row(1, "a", WAITING, next_at=later), row(2, "b", DeliveryState.DEAD))
+    await store.apply(Settlements(lanes=(lane("two"),), upserts=(row(3, "c", WAITING, next_at=later, on="two"),)))
+    assert await due_names(store) == []
+    await store.hasten("lane-one", NOW)
+    assert await due_names(store) == ["a"]
+    assert await due_names(store, on="two") == []
+
+
 async def test_it_says_which_revisions_lanes_still_need(store: Store) -> None:
     rows = [row(4, "given-up", DeliveryState.DEAD), row(5, "dropped", DeliveryState.CANCELLED), row(7), row(9)]
     await put(store, *rows)

@@ -197,8 +197,9 @@ async def test_a_wrong_revision_changes_nothing(service: RegistryService) -> Non
     with pytest.raises(PreconditionFailed) as caught:
         await service.put(alias("gs", "git diff"), actor=OPERATOR, if_revision=7)
     assert caught.value.data["revision"] == 1
-    with pytest.raises(PreconditionFailed):
+    with pytest.raises(PreconditionFailed) as stale_create:
         await service.put(alias("gs", "git diff"), actor=OPERATOR, if_revision=0)
+    assert "is there already" in str(stale_create.value)
     await service.put(alias("new"), actor=OPERATOR, if_revision=0)
     await service.put(alias("gs", "git diff", meta={"revision": 1}), actor=OPERATOR)
     assert (await service.get(Key("alias", "default", "gs"))).spec["command"] == "git diff"

@@ -42,6 +42,14 @@ def test_records_of_every_name_and_value(home: Home, shell: list[str]) -> None:
     assert not list(home.folder.rglob("pwned"))
 
 
+def test_a_name_that_is_not_utf_8_is_refused_as_such(home: Home, shell: list[str]) -> None:
+    if "yash" in shell[0]:
+        pytest.skip("yash itself refuses arguments that are no text")
+    told = home.sh(shell, "set", "alias", "bad\udcff", "command=x", **NO_PYTHON)
+    assert told.code == 6, told
+    assert "not UTF-8" in told.err
+
+
 def test_a_value_is_kept_to_the_byte(home: Home, shell: list[str]) -> None:
     for value in (*(each for each in HOSTILE if each != "-" and each[0] != "@"), "a\nb\n\n", "\n", "null", "{}", "1"):
         assert home.sh(shell, "set", "alias", "byte", f"command={value}", **NO_PYTHON).code == 0

@@ -149,6 +149,13 @@ def test_a_write_whose_connection_breaks_says_what_is_not_known():
         client.request("PUT", "/", json={})
 
 
+@pytest.mark.parametrize(("method", "doubted"), [("PUT", True), ("GET", False)])
+def test_of_a_write_that_nobody_answers_in_time_it_is_not_known_whether_it_was_done(method, doubted):
+    with server([None]) as (address, _), Client(address, timeout=0.1) as client, pytest.raises(TimedOut) as caught:
+        client.request(method, "/")
+    assert ("may or may not have been done" in str(caught.value)) is doubted
+
+
 def test_nobody_there(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
@@ -230,6 +237,9 @@ def test_quote_and_paths():
     assert record_path("default", "aliases", "...") == "/v1/default/aliases/..."
     with pytest.raises(Invalid):
         quote("\udcff")
+    with pytest.raises(UsageError, match="None is not text") as caught:
+        record_path("default", "alias", None)
+    assert caught.value.hint
     assert encode_query([("a", 1), ("b", "x&y"), ("c", False), ("d", [])]) == "a=1&b=x%26y&c=false"
 
 

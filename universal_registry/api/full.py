@@ -16,7 +16,7 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from universal_registry.api.dispatch import Api, too_large
-from universal_registry.api.http import Peer, Response, request_from
+from universal_registry.api.http import Peer, Request, Response, request_from
 from universal_registry.api.listening import ServerLimits
 from universal_registry.api.plain import SERVER
 from universal_registry.kernel.errors import Malformed, RegistryError, TimedOut
@@ -49,7 +49,7 @@ class _Handler:
         except RegistryError as error:
             # The body was not read, so nothing more can be read from this connection.
             whole = not http.body_exists
-            response = self._api.problem(error, head)
+            response = self._api.problem(error, head or _asked(http, self._peer_of(http.transport)))
         else:
             request = msgspec.structs.replace(head, body=body) if body else head
             response = await self._api.dispatch(request, admitted)
@@ -78,6 +78,11 @@ class _Handler:
         except (web.RequestPayloadError, ConnectionError):
             raise Malformed("the body broke off") from None
         return b"".join(pieces)
+
+
+def _asked(http: web.BaseRequest, peer: Peer) -> Request:
+    """Of a request that cannot be read as one: the form of the answer that it asks for."""
+    return Request(method=http.method, path="/", peer=peer, headers={"accept": http.headers.get("accept", "")})
 
 
 def _headers(http: web.BaseRequest) -> list[tuple[str, str]]:

@@ -80,7 +80,10 @@ class Caller(Protocol):
 
 
 def quote(text: str) -> str:
-    """Percent-encoded UTF-8: safe as a segment of a path or a value of a query. Raises Invalid if it is no UTF-8."""
+    """Percent-encoded UTF-8: safe as a segment of a path or a value of a query. Raises Invalid if it is no UTF-8,
+    UsageError if it is no text."""
+    if not isinstance(text, str):
+        raise UsageError(f"{text!r:.80} is not text", hint="a kind, a name, a namespace or an id is a str")
     try:
         raw = text.encode()
     except UnicodeEncodeError:
@@ -177,7 +180,8 @@ class Client:
     `address`: the absolute path of a Unix socket, `HOST:PORT`, or `https://HOST:PORT` (`ca_file`: its authorities, PEM,
     instead of the system's). `timeout`: seconds without a byte from the daemon;
     `write_timeout`: the same for requests that change something, where that is more.
-    A request is sent once: when its connection breaks, Unreachable says that it may or may not have been done.
+    A request is sent once: when its connection breaks, or no answer comes in time, the error says that it may or may
+    not have been done.
     """
 
     def __init__(
@@ -303,9 +307,10 @@ class _Exchange:
 
     def _unreachable(self, error: Exception) -> Unreachable | TimedOut:
         where = self._client.address
+        doubt = "" if self._method in _READS else "; what was asked may or may not have been done"
         if isinstance(error, TimeoutError):
-            return TimedOut(f"no answer from {where} in time", hint="the daemon is busy or stopped: its log says more")
+            hint = "the daemon is busy or stopped: its log says more"
+            return TimedOut(f"no answer from {where} in time{doubt}", hint=hint)
         if isinstance(error, ValueError):
             return Unreachable(f"the answer from {where} is not HTTP: {error}", hint="is another program there?")
-        doubt = "" if self._method in _READS else "; what was asked may or may not have been done"
         return Unreachable(f"{where} broke the connection{doubt}")

@@ -129,6 +129,10 @@ class LaneStore(Protocol):
 class LaneCommands(Protocol):
     """What people tell lanes, on its way to their owners. What is done is taken away by `apply` (`obeyed`)."""
 
+    async def hasten(self, lane_id: str, now: datetime) -> None:
+        """What waits in a lane that is ours for a moment after `now` is due now."""
+        ...
+
     async def give(self, command: Command) -> None:
         """Store it, durably."""
         ...

@@ -197,6 +197,12 @@ def _missing(key: Key) -> NotFound:
 def _check_revision(operation: Put | Merge | Patch | Delete, old: Record | None) -> None:
     wanted = operation.if_revision
     actual = old.revision if old else 0
+    if old and wanted == 0:
+        raise PreconditionFailed(
+            f"{operation.key} is there already, at revision {actual}",
+            hint=f"`ureg set {old.key.kind} NAME FIELD=VALUE` changes it",
+            revision=actual,
+        )
     if wanted is not None and wanted != actual:
         found = f"is at revision {actual}" if old else "does not exist"
         raise PreconditionFailed(

@@ -203,6 +203,11 @@ class PgLanes:
         if self._owner is not None:
             await self._db.fetch(self._sql["rebase"], self._owner, text(now))
 
+    async def hasten(self, lane_id: str, now: datetime) -> None:
+        """What waits in the lane, if it is ours, for a later moment is due now."""
+        if self._owner is not None:
+            await self._db.fetch(self._sql["hasten"], lane_id, self._owner, text(now))
+
     # --- LaneCommands -------------------------------------------------------------------------------------------------
 
     async def give(self, command: Command) -> None:

@@ -184,6 +184,11 @@ class SqliteLanes:
         async with self._db.transaction():
             self._db.execute(self._sql["rebase"], {"now": text(now)})
 
+    async def hasten(self, lane_id: str, now: datetime) -> None:
+        """What waits in the lane for a later moment is due now."""
+        async with self._db.transaction():
+            self._db.execute(self._sql["hasten"], {"lane": lane_id, "now": text(now)})
+
     # --- LaneCommands -------------------------------------------------------------------------------------------------
 
     async def give(self, command: Command) -> None:

@@ -15,7 +15,7 @@ from universal_registry.propagation.control import PropagationControl
 from universal_registry.propagation.engine import session_recall as recall
 from universal_registry.propagation.lanes.lane import DeliveryState, Keep, Verb
 from universal_registry.propagation.lanes.lane_command import Action
-from universal_registry.propagation.lanes.outcome import Rejected
+from universal_registry.propagation.lanes.outcome import Failed, Rejected
 from universal_registry.registry.service import Actor
 
 Stage = Any  # the class of the fixture, which pytest alone can import
@@ -84,6 +84,29 @@ async def keeps_count(stage: Stage, target: str) -> int:
     lane = await stage.lane(target)
     assert run.rows == lane.rows
     return int(lane.rows)
+
+
+# --- sent at once ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("action", [Action.RESUME, Action.ENABLE, Action.RESET])
+async def test_what_waits_as_its_target_asked_for_is_sent_when_somebody_says_so(
+    stage: Stage, control: PropagationControl, action: Action
+) -> None:
+    await stage.start()
+    control = control_of(stage)
+    await stage.target("one")
+    await stage.route("r", "one")
+    await stage.settle()
+    wish = timedelta(hours=24)
+    stage.targets.answers["one"] = [Failed(reason="busy", status=503, milliseconds=1.0, retry_after=wish)]
+    await stage.alias("x")
+    await stage.settle()
+    await pass_time(stage, 3600)
+    assert stage.targets.names("one") == []
+    await tell(stage, control, "one", action)
+    assert stage.targets.names("one") == ["x"]
+    assert await keeps_count(stage, "one") == 0
 
 
 # --- cancelled ------------------------------------------------------------------------------------------------------

@@ -10,7 +10,14 @@ from universal_registry.log.audit import deed
 from universal_registry.propagation.engine.outbox import Outbox
 from universal_registry.propagation.engine.window import LaneRun
 from universal_registry.propagation.lanes.lane import Delivery, DeliveryState
-from universal_registry.propagation.lanes.lane_command import ON_DELIVERIES, Command, obeyed, row_obeyed
+from universal_registry.propagation.lanes.lane_command import (
+    AT_ONCE,
+    ON_DELIVERIES,
+    Command,
+    hastened,
+    obeyed,
+    row_obeyed,
+)
 from universal_registry.propagation.ports import LaneCommands, LaneQueries
 from universal_registry.registry.service import RegistryService
 
@@ -50,6 +57,8 @@ class Obedience:
             row = await self._dead_row(command)
             if row is not None:
                 await self._row(command, run, row)
+        if command.action in AT_ONCE:
+            await self._hasten(run)
         run.lane = obeyed(run.lane, command, self._world.now())
         run.rows_changed = run.rows > 0
         run.stir()
@@ -59,6 +68,16 @@ class Obedience:
         why = {"reason": command.reason} if command.reason else {}
         self.outbox.deed(deed(self._world, command.actor, command.action.value, subject, **why))
         news(command.action.value.replace(".", " "), target=run.target.address, by=command.actor, **why)
+
+    async def _hasten(self, run: LaneRun) -> None:
+        """What waits is due now: what is stored, and then what was not stored yet, which is the newer word."""
+        now = self._world.now()
+        await self._store.hasten(run.lane.lane_id, now)
+        run.recall(lambda row: hastened(row, now))
+        for row in self.outbox.waiting():
+            now_so = hastened(row, now)
+            if row.lane_id == run.lane.lane_id and now_so is not row and not run.has_in_hand(row.delivery_id):
+                run.restate(now_so)
 
     async def _dead_row(self, command: Command) -> Delivery | None:
         row = await self._store.delivery(command.delivery_id)

@@ -31,6 +31,8 @@ class Action(StrEnum):
 
 
 ON_DELIVERIES = (Action.REDRIVE, Action.SKIP)
+AT_ONCE = (Action.RESUME, Action.ENABLE, Action.RESET)
+"""After these nothing waits any longer for a retry, nor because its target asked for it."""
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +60,7 @@ def obeyed(lane: Lane, command: Command, now: datetime) -> Lane:
         case Action.ENABLE:
             return _enabled(lane)
         case Action.RESET:
-            return breaker.reset(lane)
+            return replace(breaker.reset(lane), pause_until=None)
         case Action.OPEN:
             return breaker.force_open(lane, command.until or now + breaker.LONGEST_OPEN, command.actor)
         case Action.REDRIVE | Action.SKIP:
@@ -82,6 +84,13 @@ def row_obeyed(row: Delivery, command: Command, now: datetime, newer: int = 0) -
         return None
     again = replace(row, state=DeliveryState.PENDING, attempts=0, crashes=0, next_at=None)
     return replace(again, reason=f"sent again by {command.actor}", created_at=now, updated_at=now)
+
+
+def hastened(row: Delivery, now: datetime) -> Delivery:
+    """A row that waits for a later moment, due now; any other as it is."""
+    if row.state is not DeliveryState.WAITING or row.next_at is None or row.next_at <= now:
+        return row
+    return replace(row, next_at=now)
 
 
 def after_target_change(lane: Lane, order: Order, *, moved: bool = False) -> Lane:

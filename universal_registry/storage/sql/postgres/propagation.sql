@@ -45,6 +45,12 @@ SELECT number, lane_id, action, actor, at, until, delivery_id, reason FROM propa
 -- The clock of owner $1 has gone back to $2.
 SELECT propagation.rebase($1, $2);
 
+-- name: hasten
+-- What waits in lane $1, if it is owner $2's, for a later moment than $3 is due then.
+UPDATE propagation.deliveries SET next_at = $3
+WHERE lane_id = $1 AND state = 'waiting' AND next_at > $3
+  AND EXISTS (SELECT FROM propagation.lanes AS l WHERE l.lane_id = $1 AND l.owner = $2);
+
 -- name: due
 -- Rows of a lane that may be tried now, at most as many again as are wanted; in no order.
 SELECT delivery_id, lane_id, session_id, route_uid, op, kind, namespace, name, revision, seq, state, attempts, crashes,

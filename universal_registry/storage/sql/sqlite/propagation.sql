@@ -117,6 +117,10 @@ UPDATE deliveries SET
     updated_at = :now
 WHERE state = 'waiting' AND updated_at > :now AND lane_id IN (SELECT lane_id FROM lanes WHERE waiting > 0);
 
+-- name: hasten
+-- What waits in a lane for a later moment than :now is due now.
+UPDATE deliveries SET next_at = :now WHERE lane_id = :lane AND state = 'waiting' AND next_at > :now;
+
 -- name: add_to_counter
 -- Totals only ever rise.
 UPDATE counters SET value = value + ? WHERE name = ?;
