@@ -215,7 +215,7 @@ program=$prefix
 if [ -n "$uninstall" ]; then
   if [ ! -x "$prefix/ureg" ]; then
     # An uninstallation has left the data: with --purge the program of this checkout removes that.
-    [ -n "$purge" ] && holds_data || die "there is no registry in $prefix" 3
+    if [ -z "$purge" ] || ! holds_data; then die "there is no registry in $prefix" 3; fi
     program=$source
     [ -z "$venv" ] || export REGISTRY_PYTHON="$venv/bin/python"
   fi

@@ -52,8 +52,10 @@ def load_settings(flags: Mapping[str, object] | None = None, environ: Mapping[st
     return load(flags, environ).settings
 
 
-def load(flags: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None) -> Loaded:
-    """As `load_settings`, with the origin of each value, for `config show` and the log of a starting daemon."""
+def load(
+    flags: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None, *, config_file: bool = True
+) -> Loaded:
+    """As `load_settings`, with the origin of each value. Without `config_file`, `config.py` counts as not there."""
     environ = os.environ if environ is None else environ
     given = {
         name: value if isinstance(value, Given) else Given(value, _flag(name))
@@ -62,7 +64,7 @@ def load(flags: Mapping[str, object] | None = None, environ: Mapping[str, str] |
     }
     database = _database(environ)
     home = find_home(given.get("home"), environ)
-    literals, warnings = _read_config(Path(str(home.value)) / "config.py")
+    literals, warnings = _read_config(Path(str(home.value)) / "config.py") if config_file else ({}, [])
     layers = {**literals, **_credential(environ), **_from_environment(environ), **given, "home": home}
     warnings += _unknown_variables(environ)
     values, origins = _checked(Settings, "", layers)

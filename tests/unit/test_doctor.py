@@ -18,6 +18,9 @@ WELL: dict[str, Any] = {
     "holder": "process 1 (daemon)",
     "holder_is_daemon": True,
     "answers": True,
+    "health": {"reason": "", "workers": {"webhook": {"state": "running", "deaths": 0}}},
+    "modes": {"config/encryption.key": 0o600, ".universal_registry.db": 0o640},
+    "sizes": {"logs/registry.log": 1},
     "metrics_age": 1.0,
     "backup_folder": "/b",
     "backup_age": 3600.0,
@@ -32,7 +35,7 @@ def target(**more: Any) -> dict[str, Any]:
 
 ILL: dict[str, tuple[dict[str, Any], str]] = {
     "home/registry": ({"initialised": False}, "fail"),
-    "home/whole": ({"half": "one is missing"}, "fail"),
+    "home/whole": ({"half": "one is missing", "half_command": "ureg up"}, "fail"),
     "home/writable": ({"home_writable": False}, "fail"),
     "home/space": ({"free_bytes": 1 << 20}, "fail"),
     "home/private": ({"modes": {"config/encryption.key": 0o644}}, "fail"),
@@ -89,3 +92,28 @@ def test_a_check_says_what_is_wrong_and_the_command(name: str) -> None:
     assert found[name].why
     assert found[name].command
     assert exit_code(list(found.values())) in (1, 10)
+
+
+def test_nothing_is_called_well_that_was_not_looked_at() -> None:
+    found = {f"{each.group}/{each.name}": each for each in examine(Facts(now=NOW, initialised=False))}
+    well = {name for name, each in found.items() if each.state == "ok"}
+    assert well == {
+        "home/writable", "home/space", "home/settings",
+        "daemon/lock", "daemon/address", "daemon/port", "daemon/tls", "daemon/exposed",
+    }  # fmt: skip
+    assert {name for name, each in found.items() if each.state == "fail"} == {"home/registry"}
+    assert found["stores/sound"].why.startswith("not looked at: ")
+    server = Facts(**{**WELL, "engine": "postgresql"})
+    assert next(each.state for each in examine(server) if each.name == "sound") == "skip"
+
+
+def test_what_does_not_open_was_not_looked_at_either() -> None:
+    found = examine(Facts(**{**WELL, "silent": "the disk is gone"}))
+    assert {each.state for each in found if each.group == "sending"} == {"skip"}
+    assert exit_code(found) == 1
+
+
+def test_settings_that_cannot_be_read_are_the_one_thing_that_failed() -> None:
+    wrong = {"settings_trouble": "config.py:1 is not Python", "silent": "config.py:1 is not Python", "answers": False}
+    found = examine(Facts(**{**WELL, **wrong, "holder_is_daemon": False, "holder": "", "key_trouble": "missing"}))
+    assert [f"{each.group}/{each.name}" for each in found if each.state == "fail"] == ["home/settings"]

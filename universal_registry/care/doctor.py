@@ -14,13 +14,13 @@ _DATABASES = (".universal_registry.db", ".registry_propagation.db")
 
 def examine(facts: Facts) -> list[Finding]:
     """What each check says, in order. Pure."""
-    said = ((check, check.look(facts)) for check in CHECKS)
+    said = ((check, check.said(facts)) for check in CHECKS)
     return [Finding(check.group, check.name, each.state, each.why, each.command) for check, each in said]
 
 
 def fixes(facts: Facts) -> list[str]:
     """The names of the repairs that would help. Pure."""
-    return [said.fix for check in CHECKS if (said := check.look(facts)).fix]
+    return [said.fix for check in CHECKS if (said := check.said(facts)).fix]
 
 
 def exit_code(findings: Sequence[Finding]) -> int:

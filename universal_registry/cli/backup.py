@@ -74,11 +74,17 @@ def restore(file: str, keys_file: str | None, passphrase_file: str | None, repla
     the old one are told to read everything again; targets get what waited for them, and the current state once more.
     """
     from universal_registry.care.restore import restore as put_back
+    from universal_registry.kernel.errors import KeyMismatch
     from universal_registry.kernel.world import SystemWorld
 
     settings = current_settings()
     keys = _keys(keys_file, passphrase_file)
-    done = asyncio.run(put_back(Path(file), settings, SystemWorld(), keys=keys, replace=replace))
+    try:
+        done = asyncio.run(put_back(Path(file), settings, SystemWorld(), keys=keys, replace=replace))
+    except KeyMismatch as error:
+        if keys is None:
+            error.hint = "name what `ureg key backup` wrote: --keys FILE"
+        raise
     point = done.header.point
     if not told_in_words(output):
         value = {"rows": done.rows, "revision": point.revision, "incarnation": done.incarnation, "aside": done.aside}

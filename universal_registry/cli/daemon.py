@@ -6,7 +6,7 @@ import click
 
 from universal_registry.cli.command import Example, command
 from universal_registry.cli.output import write
-from universal_registry.cli.session import current_settings, loaded_settings, note, warn
+from universal_registry.cli.session import current_settings, forgiving_settings, loaded_settings, note, warn
 
 
 @command("init", Example("ureg init"), Example("ureg init --home ~/registry"))
@@ -57,7 +57,8 @@ def down() -> None:
     """Stop the daemon: deliveries under way get their time, nothing that waits is lost."""
     from universal_registry.serving import down as stop
 
-    stopped = stop(current_settings())
+    loaded, _ = forgiving_settings()
+    stopped = stop(loaded.settings)
     if stopped.pid is None:
         note("no daemon runs")
     else:

@@ -141,9 +141,10 @@ def to_postgres(output: str) -> None:
     places. The files are kept under other names. No daemon may run meanwhile.
     """
     from universal_registry.care.restore import move_to_postgres
-    from universal_registry.kernel.errors import UsageError
+    from universal_registry.kernel.errors import StorageUnavailable, UsageError
     from universal_registry.kernel.world import SystemWorld
     from universal_registry.storage.home import is_initialised, none_here
+    from universal_registry.storage.postgres_errors import TRIED_AGAIN
 
     settings = current_settings()
     if settings.database is None:
@@ -153,7 +154,12 @@ def to_postgres(output: str) -> None:
     places = Places(settings.home)
     if not is_initialised(places, settings.key_file):
         raise none_here(places)
-    done = asyncio.run(move_to_postgres(settings, settings.database, SystemWorld()))
+    try:
+        done = asyncio.run(move_to_postgres(settings, settings.database, SystemWorld()))
+    except StorageUnavailable as error:
+        if error.hint == TRIED_AGAIN:  # a daemon does that; this command is over
+            error.hint = "the files here are as they were; start the server, and say this again"
+        raise
     if output == "json":
         value = {"rows": done.rows, "revision": done.point.revision, "incarnation": done.point.incarnation}
         write(json_text({**value, "aside": done.aside, "again": done.again}))

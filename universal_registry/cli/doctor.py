@@ -8,11 +8,12 @@ import click
 
 from universal_registry.cli.command import Example, command, output_option
 from universal_registry.cli.output import Column, Shape, emit, told_in_words
-from universal_registry.cli.session import loaded_settings, note, session
+from universal_registry.cli.session import forgiving_settings, note, session
 
 if TYPE_CHECKING:
     from universal_registry.care.checks.finding import Facts
     from universal_registry.environment import Loaded
+    from universal_registry.kernel.errors import SettingError
 
 _SHAPE = Shape(
     "checks",
@@ -33,11 +34,11 @@ _SHAPE = Shape(
     Example("ureg doctor --fix", "what can be put right without risk is"),
 )
 @click.option("--fix", is_flag=True, help="Put right what is safe: file modes, an old address, migrations.")
-@click.option("--all", "everything", is_flag=True, help="Show what is well, too.")
+@click.option("--all", "everything", is_flag=True, help="Show what is well or was skipped, too.")
 @output_option()
 def doctor(fix: bool, everything: bool, output: str) -> int:
     """Look at the home, the daemon, the stores, keys, backups and what is sent: each ok, warn or fail, with why and the
-    one command that puts it right.
+    one command that puts it right; skip is what there was nothing to look at.
 
     Changes nothing without --fix. Exits with 0 when all is well, 10 with warnings, 1 when something has failed.
     """
@@ -46,12 +47,12 @@ def doctor(fix: bool, everything: bool, output: str) -> int:
     from universal_registry.care.checks.finding import State
     from universal_registry.care.doctor import examine, exit_code
 
-    loaded = loaded_settings()
+    loaded, trouble = forgiving_settings()
     if fix:
-        _fix(loaded)
-    found = examine(facts_of(loaded))
+        _fix(loaded, trouble)
+    found = examine(facts_of(loaded, trouble))
     words = told_in_words(output) or output == "table"
-    shown = [each for each in found if everything or not words or each.state is not State.OK]
+    shown = [each for each in found if everything or not words or each.state not in (State.OK, State.SKIP)]
     if shown or not words:
         emit([msgspec.to_builtins(each) for each in shown], output, _SHAPE)
     counts = ", ".join(f"{sum(each.state is state for each in found)} {state}" for state in State)
@@ -59,12 +60,12 @@ def doctor(fix: bool, everything: bool, output: str) -> int:
     return exit_code(found)
 
 
-def _fix(loaded: Loaded) -> None:
+def _fix(loaded: Loaded, trouble: SettingError | None) -> None:
     from universal_registry.care.doctor import fixes, repairs
     from universal_registry.cli.db import bring_up
     from universal_registry.kernel.errors import RegistryError
 
-    for name in fixes(facts_of(loaded)):
+    for name in fixes(facts_of(loaded, trouble)):
         try:
             repairs(loaded.settings.home, lambda: bring_up(loaded.settings))[name]()
         except (RegistryError, OSError) as error:
@@ -73,7 +74,7 @@ def _fix(loaded: Loaded) -> None:
             note(f"{name}: put right")
 
 
-def facts_of(loaded: Loaded) -> Facts:
+def facts_of(loaded: Loaded, trouble: SettingError | None = None) -> Facts:
     """What is seen from outside, and what the registry answers. Each trouble is a fact, too. Changes nothing."""
     from universal_registry.care.looking import look_at
     from universal_registry.client.http import find_daemon
@@ -83,11 +84,11 @@ def facts_of(loaded: Loaded) -> Facts:
 
     settings = loaded.settings
     facts = look_at(settings, SystemWorld(), answers=find_daemon(Places(settings.home)) is not None)
-    facts.settings_warnings = loaded.warnings
+    facts.settings_warnings, facts.settings_trouble = loaded.warnings, str(trouble or "")
     if not facts.initialised:
         return facts
     try:
-        with session() as asked:
+        with session(forgiving=True) as asked:
             facts.status, facts.keys = asked.read("/v1/-/status"), asked.read("/v1/-/keys")
             if asked.daemon is not None:
                 facts.health = asked.request("GET", "/health").json()

@@ -10,7 +10,7 @@ from typing import Any
 from universal_registry.cli.contexts import HOME, Context, chosen
 from universal_registry.client.http import Caller, Client, Query, Reply, daemon_addresses, find_daemon
 from universal_registry.environment import Given, Loaded, load
-from universal_registry.kernel.errors import RegistryError, Unauthenticated, Unreachable, UsageError
+from universal_registry.kernel.errors import RegistryError, SettingError, Unauthenticated, Unreachable, UsageError
 from universal_registry.kernel.settings import Places, Settings
 
 # A bulk write may take its time; whoever only asks is told sooner that nobody answers.
@@ -109,11 +109,22 @@ def current_settings(**flags: object) -> Settings:
 def loaded_settings(**flags: object) -> Loaded:
     """The settings of the running command, with what was odd about them. Raises UsageError when its context is a
     registry elsewhere."""
+    return load({"home": _home(), **flags})
+
+
+def _home() -> object:
     here = chosen()
     if here is not None and here.home is None:
         raise _not_here(here)
-    home = HOME.get() if here is None else Given(here.home, here.origin)
-    return load({"home": home, **flags})
+    return HOME.get() if here is None else Given(here.home, here.origin)
+
+
+def forgiving_settings() -> tuple[Loaded, SettingError | None]:
+    """As `loaded_settings`, for what must work while `config.py` is broken: then the settings without it, and why."""
+    try:
+        return loaded_settings(), None
+    except SettingError as error:
+        return load({"home": _home()}, config_file=False), error
 
 
 def _not_here(here: Context) -> UsageError:
@@ -124,23 +135,27 @@ def _not_here(here: Context) -> UsageError:
 
 
 @contextmanager
-def session(*, drive: bool = True) -> Iterator[Session]:
-    """Connect, and close at the end. `drive`: without a daemon, deliveries that are due are tried in this process."""
-    opened = _opened(drive=drive)
+def session(*, drive: bool = True, forgiving: bool = False) -> Iterator[Session]:
+    """Connect, and close at the end. `drive`: without a daemon, deliveries that are due are tried in this process.
+    `forgiving`: a daemon is asked even while `config.py` is broken."""
+    opened = _opened(drive=drive, forgiving=forgiving)
     try:
         yield opened
     finally:
         opened.caller.close()
 
 
-def _opened(*, drive: bool) -> Session:
+def _opened(*, drive: bool, forgiving: bool) -> Session:
     here = chosen()
     if here is not None and here.url is not None:
         client = Client(here.address, here.token(), _READ_SECONDS, _WRITE_SECONDS, ca_file=here.ca_file)
         return Session(None, client, here.url, here)
-    settings = current_settings()
+    loaded, trouble = forgiving_settings() if forgiving else (loaded_settings(), None)
+    settings = loaded.settings
     address = find_daemon(Places(settings.home))
     if address is None:
+        if trouble is not None:
+            raise trouble
         return Session(settings, _embedded(settings, drive=drive), None)
     return Session(settings, Client(address, token_for(settings, address), _READ_SECONDS, _WRITE_SECONDS), address)
 

@@ -16,7 +16,7 @@ from universal_registry.client.http import daemon_addresses
 @output_option("table", "json", "ndjson", "yaml", "tsv")
 def status(output: str) -> None:
     """What there is and how it goes: the store, the daemon, targets, the queue, and what needs somebody."""
-    with session() as asked:
+    with session(forgiving=True) as asked:
         home = asked.elsewhere.url if asked.elsewhere else str(asked.settings.home)
         found = {"home": home, "daemon": _daemon(asked), **asked.read("/v1/-/status")}
     if not told_in_words(output):

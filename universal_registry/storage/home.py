@@ -35,6 +35,11 @@ def none_here(places: Places, *, files: bool = True) -> NotFound:
             f"the propagation store {places.propagation_db} is missing; the registry beside it is there",
             hint="ureg up makes it anew; what was delivered before may be sent again",
         )
+    if files and places.propagation_db.is_file() and places.propagation_db.stat().st_size > 0:
+        return NotFound(
+            f"{places.registry_db} is missing or empty, but {places.propagation_db.name} belongs to a registry",
+            hint="restore it from a backup: ureg restore FILE; to begin anew, remove both",
+        )
     return NotFound(f"there is no registry in {places.home} yet", hint="make one with: ureg init")
 
 

@@ -23,7 +23,7 @@ def test_a_backup_goes_to_another_machine(offline: Ureg, tmp_path: Path) -> None
     assert made["revision"] == 2
     assert "there already" in ureg("backup", "one.backup", code=5).stderr
     there = ("--home", str(tmp_path / "there"))
-    assert "key" in ureg("restore", "one.backup", *there, code=5).stderr
+    assert "--keys FILE" in ureg("restore", "one.backup", *there, code=5).stderr
     assert "passphrase" in ureg("restore", "one.backup", "--keys", "keys", *there, stdin="wrong one", code=4).stderr
     done = ureg("restore", "one.backup", "--keys", "keys", "--passphrase-file", "-", *there, stdin=PASSPHRASE)
     assert "restored" in done.stdout + done.stderr
@@ -72,6 +72,9 @@ def test_it_moves_to_postgresql(offline: Ureg, postgres: pgserver.Server) -> Non
     database = postgres.database("cli_moved")
     env = {"REGISTRY_DB_HOST": database.host, "REGISTRY_DB_NAME": database.name, "REGISTRY_DB_USER": database.user}
     env |= {"REGISTRY_DB_PORT": str(database.port)}
+    refused = ureg("db", "to-postgres", code=1, **(env | {"REGISTRY_DB_HOST": "127.0.0.1", "REGISTRY_DB_PORT": "1"}))
+    assert "say this again" in refused.stderr
+    assert "by itself" not in refused.stderr
     ureg("up")
     assert "in use" in ureg("db", "to-postgres", code=5, **env).stderr
     ureg("down")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from universal_registry.care.checks.finding import Check, Facts, Said, fail, ok, warn
+from universal_registry.care.checks.finding import Check, Facts, Said, fail, ok, skip, warn
 
 _STALE_METRICS = 30.0
 _SOON_DAYS = 14
@@ -18,7 +18,7 @@ def runs(facts: Facts) -> Said:
 def answers(facts: Facts) -> Said:
     """The one that holds the store answers."""
     if not facts.holder_is_daemon or facts.answers:
-        return ok("it answers" if facts.answers else "none runs")
+        return ok("it answers") if facts.answers else skip("none runs")
     return fail(f"{facts.holder} holds the store and does not answer", "ureg down")
 
 
@@ -47,7 +47,7 @@ def ready(facts: Facts) -> Said:
     """It does its whole work."""
     reason = facts.health.get("reason")
     if not reason:
-        return ok("all of its work is done" if facts.health else "none runs")
+        return ok("all of its work is done") if facts.health else skip("none runs, or it could not be asked")
     return fail(str(reason), "ureg health")
 
 
@@ -56,14 +56,16 @@ def workers(facts: Facts) -> Said:
     states = facts.health.get("workers", {})
     wrong = [name for name, each in states.items() if each["state"] != "running" or each["deaths"]]
     if not wrong:
-        return ok(f"{len(states)} at work")
+        return ok(f"{len(states)} at work") if facts.health else skip("none runs, or it could not be asked")
     return warn(f"not well: {', '.join(wrong)}", "ureg health")
 
 
 def metrics(facts: Facts) -> Said:
     """The metrics file is fresh."""
-    if not facts.answers or (facts.metrics_age is not None and facts.metrics_age < _STALE_METRICS):
-        return ok("fresh" if facts.answers else "none runs")
+    if not facts.answers:
+        return skip("none runs")
+    if facts.metrics_age is not None and facts.metrics_age < _STALE_METRICS:
+        return ok("fresh")
     return warn("metrics/registry.metrics is not written", "ureg health")
 
 

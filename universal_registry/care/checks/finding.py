@@ -17,6 +17,7 @@ class State(StrEnum):
     OK = "ok"
     WARN = "warn"
     FAIL = "fail"
+    SKIP = "skip"
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -42,7 +43,8 @@ class Facts(msgspec.Struct, kw_only=True):
     """What was seen of a registry, without changing anything. What could not be seen is None, or empty.
 
     `modes`: permission bits by the name of a file or folder. `broken`: what the engine says of each store. `status`,
-    `health`, `keys`: what the registry answers; `silent`: why it does not. `sizes`: bytes.
+    `health`, `keys`: what the registry answers; `silent`: why it does not. `sizes`: bytes. `half`: why what is there is
+    no registry, and `half_command` what mends it.
     """
 
     now: datetime
@@ -54,6 +56,7 @@ class Facts(msgspec.Struct, kw_only=True):
     modes: dict[str, int] = {}
     sizes: dict[str, int] = {}
     half: str = ""
+    half_command: str = ""
     holder: str = ""
     holder_is_daemon: bool = False
     answers: bool = False
@@ -75,10 +78,25 @@ class Facts(msgspec.Struct, kw_only=True):
     tls_until: datetime | None = None
     open_to_others: bool = False
     settings_warnings: tuple[str, ...] = ()
+    settings_trouble: str = ""
 
     def path(self, name: str) -> str:
         """A file of the home, as a shell takes it."""
         return shlex.quote(f"{self.home}/{name}" if name else self.home)
+
+
+class Need(StrEnum):
+    """What must be there for a check to have something to look at. ANSWER: a registry that could be opened."""
+
+    NOTHING = ""
+    REGISTRY = "registry"
+    ANSWER = "answer"
+
+    def lacking(self, facts: Facts) -> str:
+        """Why there is nothing to look at, or nothing."""
+        if self is not Need.NOTHING and not facts.initialised:
+            return "no registry can be opened here"
+        return "the registry does not open" if self is Need.ANSWER and facts.silent else ""
 
 
 class Check(NamedTuple):
@@ -87,11 +105,22 @@ class Check(NamedTuple):
     group: str
     name: str
     look: Callable[[Facts], Said]
+    needs: Need = Need.NOTHING
+
+    def said(self, facts: Facts) -> Said:
+        """What it says. What it could not look at is never well; what is wrong all the same is said."""
+        said, lacking = self.look(facts), self.needs.lacking(facts)
+        return skip(lacking) if lacking and said.state is not State.FAIL else said
 
 
 def ok(why: str) -> Said:
     """All is well."""
     return Said(State.OK, why)
+
+
+def skip(why: str) -> Said:
+    """It was not looked at."""
+    return Said(State.SKIP, f"not looked at: {why}")
 
 
 def warn(why: str, command: str, fix: str = "") -> Said:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from universal_registry.care.checks.finding import Check, Facts, Said, ok, warn
+from universal_registry.care.checks.finding import Check, Facts, Need, Said, ok, warn
 
 _DEEP = 10_000
 
@@ -68,11 +68,11 @@ def wire(facts: Facts) -> Said:
 
 
 CHECKS = (
-    Check("sending", "breakers", breakers),
-    Check("sending", "targets", held),
-    Check("sending", "dead", dead),
-    Check("sending", "queue", queue),
-    Check("sending", "conflicts", conflicts),
-    Check("sending", "peers", peers),
-    Check("sending", "wire", wire),
+    Check("sending", "breakers", breakers, Need.ANSWER),
+    Check("sending", "targets", held, Need.ANSWER),
+    Check("sending", "dead", dead, Need.ANSWER),
+    Check("sending", "queue", queue, Need.ANSWER),
+    Check("sending", "conflicts", conflicts, Need.ANSWER),
+    Check("sending", "peers", peers, Need.ANSWER),
+    Check("sending", "wire", wire, Need.ANSWER),
 )

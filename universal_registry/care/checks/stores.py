@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from universal_registry.care.checks.finding import Check, Facts, Said, fail, ok, warn
+from universal_registry.care.checks.finding import Check, Facts, Need, Said, fail, ok, skip, warn
 
 _DRILL_DAYS = 90
 _LARGE_WAL = 1 << 30
@@ -14,6 +14,8 @@ def sound(facts: Facts) -> Said:
     """The engine finds nothing wrong with the stores."""
     for store, what in facts.broken.items():
         return fail(f"{store}: {what}", "ureg restore FILE --replace")
+    if facts.engine != "sqlite":
+        return skip("the server is; ureg db check looks at each row")
     return ok("the engine finds nothing wrong (ureg db check looks at each row)")
 
 
@@ -36,11 +38,15 @@ def wal(facts: Facts) -> Said:
 
 def readable(facts: Facts) -> Said:
     """The registry opens."""
+    if facts.silent and facts.settings_trouble and not facts.answers:
+        return skip("the settings cannot be read")
     return fail(facts.silent, "ureg status") if facts.silent else ok("it opens")
 
 
 def key(facts: Facts) -> Said:
     """The key is there, and it is the one. A new one is never made over sealed data: removing it loses everything."""
+    if facts.settings_trouble:
+        return skip("the settings, which may name another, cannot be read")
     return fail(facts.key_trouble, "ureg key restore FILE") if facts.key_trouble else ok("it is the one")
 
 
@@ -90,14 +96,14 @@ def drill(facts: Facts) -> Said:
 
 
 CHECKS = (
-    Check("stores", "sound", sound),
-    Check("stores", "schema", schema),
-    Check("stores", "wal", wal),
-    Check("stores", "readable", readable),
-    Check("keys", "key", key),
-    Check("keys", "age", key_age),
-    Check("keys", "rotation", rotation),
-    Check("keys", "backup", key_backup),
-    Check("backups", "newest", backup),
-    Check("backups", "drill", drill),
+    Check("stores", "sound", sound, Need.REGISTRY),
+    Check("stores", "schema", schema, Need.REGISTRY),
+    Check("stores", "wal", wal, Need.REGISTRY),
+    Check("stores", "readable", readable, Need.REGISTRY),
+    Check("keys", "key", key, Need.REGISTRY),
+    Check("keys", "age", key_age, Need.ANSWER),
+    Check("keys", "rotation", rotation, Need.ANSWER),
+    Check("keys", "backup", key_backup, Need.REGISTRY),
+    Check("backups", "newest", backup, Need.REGISTRY),
+    Check("backups", "drill", drill, Need.REGISTRY),
 )
