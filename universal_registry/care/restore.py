@@ -176,7 +176,7 @@ async def move_to_postgres(settings: Settings, database: PostgresSettings, world
                     await sink.name(point, point.incarnation)
         aside, folder = "", folder_of(places)
         for file in (places.registry_db, places.propagation_db):
-            aside = put_aside(Path(os.path.realpath(file)), ".moved-to-postgresql") or aside
+            aside = put_aside(folder / file.name, ".moved-to-postgresql") or aside
         _sync_folder(folder)
     finally:
         lock.release()

@@ -1,7 +1,8 @@
 """Two database files take the place of two others: both, whatever cuts it short, or neither.
 
-The new ones wait in a folder beside the files, which an installed service keeps elsewhere (`folder_of`). Giving that folder its name is the commit: before it nothing has happened,
-after it whoever opens the home first goes on to the end. A file that still waits there has not been put in place.
+The new ones wait in a folder beside the files, which an installed service keeps elsewhere (`folder_of`). Giving that
+folder its name is the commit: before it nothing has happened, after it whoever opens the home first goes on to the
+end. A file that still waits there has not been put in place.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ def is_pending(places: Places) -> bool:
 
 
 def replace_stores(made: Path, places: Places, ending: str) -> str:
-    """Put both files of the folder `made`, which is in `folder_of(places)`, in place; what was there gets `ending` at the end of
-    its name. What went aside, in words. The lock must be held. Raises StorageUnavailable."""
+    """Put both files of the folder `made`, which is in `folder_of(places)`, in place; what was there gets `ending` at
+    the end of its name. What went aside, in words. The lock must be held. Raises StorageUnavailable."""
     try:
         (made / _ENDING).write_text(ending, "ascii")
         _sync(made / _ENDING)

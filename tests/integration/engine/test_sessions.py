@@ -383,7 +383,7 @@ async def test_a_standing_session_that_is_cancelled_loses_its_route(stage: Stage
 async def test_what_a_cancelled_session_leaves_undone_is_sent_for_another_that_wants_it(
     stage: Stage, control: PropagationControl, mode: str
 ) -> None:
-    """A line goes to a target once, for the session that comes first (by name); when that ends, the other takes over."""
+    """A line goes to a target once, for the session that comes first by name; when that ends, another takes over."""
     await stage.target("one")
     await stage.target("two")
     await stage.alias("x")

@@ -171,9 +171,7 @@ def _left_to_others(route: Route | None, at: int, table: RouteTable, members: Me
     """The targets of a route that has gone which other routes mean, too."""
     named = addressed(route, members, at - 1) if route is not None else ()
     return {
-        address: ""
-        for address in named
-        if any(address in addressed(other, members, at) for other in table.to(address))
+        address: "" for address in named if any(address in addressed(other, members, at) for other in table.to(address))
     }
 
 
