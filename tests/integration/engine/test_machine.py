@@ -309,6 +309,7 @@ class DeliveryMachine(RuleBasedStateMachine):
                 self._resume()
                 self._reset()
             case Action.RESET:
+                model.pause_until = None
                 self._reset()
             case Action.OPEN:
                 model.breaker, model.until, model.forced = "open", self.now + 10 * MINUTE, True
