@@ -7,10 +7,12 @@ import contextlib
 import datetime as dt
 import ipaddress
 import os
+import shutil
 import socket
 import ssl
+import subprocess
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -435,22 +437,29 @@ class Answers:
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 
-def own_address() -> str:
-    """An address of this machine that is not loopback; asking the routing table sends nothing."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))
-        except OSError:
-            pytest.skip("this machine has no address but loopback")
+@pytest.fixture
+def own_address() -> Iterator[str]:
+    """An address of this machine that is not loopback: its own, or one that it is given for the test."""
+    address = "127.0.0.1"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
+        probe.connect(("192.0.2.1", 9))  # asking the routing table sends nothing
         address = str(probe.getsockname()[0])
-    if classify(ipaddress.ip_address(address)).reach not in (Policy.PUBLIC, Policy.PRIVATE):
-        pytest.skip(f"{address} is neither public nor private")
-    return address
+    if classify(ipaddress.ip_address(address)).reach in (Policy.PUBLIC, Policy.PRIVATE):
+        yield address
+        return
+    given = f"10.231.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"
+    if os.geteuid() != 0 or shutil.which("ip") is None:
+        pytest.skip("this machine has no private or public address, and may not be given one")
+    subprocess.run(["ip", "addr", "add", f"{given}/32", "dev", "lo"], check=True)
+    try:
+        yield given
+    finally:
+        subprocess.run(["ip", "addr", "del", f"{given}/32", "dev", "lo"], check=True)
 
 
-async def test_a_name_that_is_rebound_to_this_machine_is_refused() -> None:
+async def test_a_name_that_is_rebound_to_this_machine_is_refused(own_address: str) -> None:
     """A good address at first, loopback afterwards: each attempt resolves, checks and connects to one and the same."""
-    names = Answers([own_address()], ["127.0.0.1"])
+    names = Answers([own_address], ["127.0.0.1"])
     closing = b"HTTP/1.1 204 No Content\r\nconnection: close\r\n\r\n"
     async with serving(closing, host="0.0.0.0") as server, transporting(names) as transport:
         made = envelope(f"http://hook.example:{server.port}/", Policy.PRIVATE)

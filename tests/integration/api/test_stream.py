@@ -565,9 +565,12 @@ ws.onerror = (event) => { console.log(event.message); process.exit(1) }
         pytest.skip("there is no node here")
     version = await asyncio.create_subprocess_exec(node, "--version", stdout=asyncio.subprocess.PIPE)
     major = int((await version.communicate())[0].decode().lstrip("v").partition(".")[0])
-    if major < 22:
-        pytest.skip(f"node {major} has no WebSocket of its own: it takes 22")
+    if major < 20:
+        pytest.skip(f"node {major} has no WebSocket of its own: it takes 20")
+    options = ["--experimental-websocket"] if major < 22 else []
     url = f"ws://{serving.addresses.tcp}/v1/stream"
-    process = await asyncio.create_subprocess_exec(node, "-e", script, url, stack.token, stdout=asyncio.subprocess.PIPE)
+    process = await asyncio.create_subprocess_exec(
+        node, *options, "-e", script, url, stack.token, stdout=asyncio.subprocess.PIPE
+    )
     said, _ = await asyncio.wait_for(process.communicate(), LONG)
     assert (said.strip(), process.returncode) == (b"201", 0)

@@ -32,10 +32,10 @@ def environ(**more: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(ROOT), "REGISTRY_LISTEN": "127.0.0.1:0", **more}
 
 
-def ureg(home: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+def ureg(home: Path, *words: str, before: Sequence[str] = (), **env: str) -> subprocess.CompletedProcess[str]:
     said = {"REGISTRY_HOME": str(home), **env}
     return subprocess.run(
-        [*UREG, *words], env=environ(**said), capture_output=True, text=True, timeout=PATIENCE, check=False
+        [*before, *UREG, *words], env=environ(**said), capture_output=True, text=True, timeout=PATIENCE, check=False
     )
 
 
