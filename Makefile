@@ -2,6 +2,7 @@
 
 PYTHON := .venv/bin/python
 CATALOGUE := universal_registry/registry/catalogue
+SHELL_PARTS := cli/by_daemon.sh
 SHELL_FILES := ureg run_registry.sh install_registry.sh cli/registry_cli.sh scripts/setup.sh .ci/run
 # Keeps the lines of parallel checks apart where make can (4.0 and later).
 APART := $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
@@ -86,5 +87,5 @@ check-layers:
 check-shape:
 	@$(PYTHON) -m pytest -q -p no:cacheprovider tests/unit/test_shape.py
 check-shell:
-	@.venv/bin/shellcheck $(SHELL_FILES)
-	@for file in $(SHELL_FILES); do bash -n "$$file" || exit 1; done
+	@.venv/bin/shellcheck $(SHELL_FILES) $(SHELL_PARTS)
+	@for file in $(SHELL_FILES) $(SHELL_PARTS); do bash -n "$$file" || exit 1; done

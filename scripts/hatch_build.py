@@ -12,6 +12,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 BESIDE = {
     "deploy": "universal_registry/deploy",
     "cli/registry_cli.sh": "universal_registry/shell/sh/registry_cli.sh",
+    "cli/by_daemon.sh": "universal_registry/shell/sh/by_daemon.sh",
 }
 
 

@@ -101,6 +101,8 @@ async def propagate(context: Context, call: Call) -> Response:
         actor=call.who,
         once_key=call.once_as(json_response),
     )
+    if call.request.flag("state"):
+        begun = {**begun, "state": (await context.control.session(begun["session"]))["state"]}
     return json_response(begun)
 
 
@@ -196,6 +198,7 @@ async def status(context: Context, _: Call) -> Response:
     """What there is and how it goes: records, targets, queue, warnings."""
     found = await context.control.status()
     found["warnings"] = [*found["warnings"], *await context.observed.keys.warnings()]
+    found["warnings"] += [trouble] if (trouble := context.observed.figures.backup_trouble()) else []
     horizon = await context.service.log.horizon()
     found["history"] = {"values": horizon.values, "lines": horizon.lines}
     found["streams"] = {"open": context.observed.streams.open_now(), "messages": found["counters"]["messages"]}

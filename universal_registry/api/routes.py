@@ -17,7 +17,6 @@ from universal_registry.api import handlers_keys as keys
 from universal_registry.api import handlers_lanes as lanes
 from universal_registry.api import handlers_metrics as metrics
 from universal_registry.api import handlers_records as records
-from universal_registry.api import handlers_reverting as reverting
 from universal_registry.api import handlers_sessions as said
 from universal_registry.api import handlers_streams as streamed
 from universal_registry.api import handlers_targets as targets
@@ -40,6 +39,7 @@ from universal_registry.api.params import (
     Param,
 )
 from universal_registry.api.route import Route
+from universal_registry.api.routes_bulk import BULK_ROUTES
 from universal_registry.api.routes_nexus import NEXUS_ROUTES
 from universal_registry.api.routes_peers import PEER_ROUTES
 from universal_registry.kernel.errors import Malformed, MethodNotAllowed, NotFound
@@ -87,27 +87,7 @@ ROUTES: tuple[Route, ...] = (
         "GET", "/v1/-/find", records.find_records, Scope.READ, "All records that a name may mean",
         (Param("name", "`[kind/]name`, exact", required=True), THERE, FRESH), answer="records",
     ),
-    Route(
-        "POST", "/v1/batch", records.batch, Scope.WRITE, "Many operations, one revision, all or nothing",
-        body=records.BatchBody, answer="batch", body_limit=_BULK, keyed=True,
-    ),
-    Route(
-        "POST", "/v1/-/apply", records.apply, Scope.WRITE, "Make records what documents say, all or nothing",
-        (Param("mode", "`put` (a document is the whole record; if absent) or `merge`"), MESSAGE, STRICT),
-        "records", "batch", _BULK, keyed=True,
-    ),
-    Route(
-        "POST", "/v1/-/rehearse", reverting.rehearsal, Scope.WRITE, "What a batch would change; nothing is stored",
-        body=records.BatchBody, body_limit=_BULK,
-    ),
-    Route(
-        "POST", "/v1/-/undo", reverting.undo_revision, Scope.WRITE, "Put all records of a revision back as they were",
-        body=reverting.UndoBody, answer="batch", keyed=True,
-    ),
-    Route(
-        "POST", "/v1/-/rollback", reverting.roll_back, Scope.WRITE, "Make a record what it was, or bring it back",
-        body=reverting.RollbackBody, answer="batch", keyed=True,
-    ),
+    *BULK_ROUTES,
     Route(
         "GET", "/v1/-/export", records.export, Scope.READ, "Records as NDJSON documents, to apply elsewhere",
         (*ACROSS, *FILTERS, FRESH), answer="ndjson",
@@ -205,6 +185,7 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         "POST", "/v1/-/propagate", control.propagate, Scope.PROPAGATE, "Begin a propagation",
+        (Param("state", "also say how the session stands now, as `state`", "boolean"),),
         body=control.PropagateBody, keyed=True,
     ),
     Route(

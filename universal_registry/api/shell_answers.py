@@ -6,20 +6,41 @@ Whatever a handler answers as one JSON value, and every problem, is written so w
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
 
 from universal_registry.api.http import JSON_TYPE, NUL_TYPE, PROBLEM_TYPE, TSV_TYPE, Request, Response
 from universal_registry.kernel.errors import RegistryError
+from universal_registry.kernel.ids import SYSTEM_NAMESPACE
 from universal_registry.kernel.visible import escaped
 
 COLUMN = "column"
 """The query parameter that chooses the cells: a path, and `[]` behind it for the items of a list between line ends."""
+Path = str | Callable[[Any], Any]
+
+
+def _target(item: Any) -> str:
+    """A target's name, as commands know it."""
+    return str(item["target"] or "").removeprefix(f"{SYSTEM_NAMESPACE}/")
+
+
+def _trouble(item: Any) -> Any:
+    return item["reason"] or (item["lane"] or {}).get("last_error")
+
+
+def _source(item: Any) -> Any:
+    return item["source"] or item["route"]
+
+
+def _progress(item: Any) -> list[str]:
+    return [f"{_target(each)}:{each['state']}" for each in item["targets"]]
+
+
 RECORD = ("name", "classification", "meta.generation", "meta.revision", "meta.updated_at", "spec")
-DELIVERY = ("key", "revision", "target", "state", "attempts", "next_at", "reason", "delivery")
-TABLES: Mapping[str, tuple[str, ...]] = {
+DELIVERY = ("key", "revision", _target, "state", "attempts", "next_at", "reason", "delivery")
+TABLES: Mapping[str, tuple[Path, ...]] = {
     "/v1/{namespace}/{plural}": RECORD,
     "/v1/{namespace}/{plural}/{name}": RECORD,
     "/v1/-/records": RECORD,
@@ -30,12 +51,12 @@ TABLES: Mapping[str, tuple[str, ...]] = {
     "/v1/-/classes": ("name", "kind", "parent", "doc"),
     "/v1/-/streams": ("stream", "protocol", "open", "in.messages", "out.messages", "in.bytes", "out.bytes"),
     "/v1/-/targets": (
-        "target", "state", "lane.breaker", "lane.queued", "lane.dead", "drift.unread", "lane.delivered", "url",
-        "reason",
+        _target, "state", "lane.breaker", "lane.queued", "lane.dead", "drift.unread", "lane.delivered", "url",
+        _trouble,
     ),
     "/v1/-/routes": ("route", "source", "mode", "targets"),
-    "/v1/-/sessions": ("session", "state", "mode", "source", "standing", "targets"),
-    "/v1/-/where": ("target", "state", "arrived_revision", "wanted_revision", "reason"),
+    "/v1/-/sessions": ("session", "state", "mode", _source, _progress, "standing"),
+    "/v1/-/where": (_target, "state", "arrived_revision", "wanted_revision", "reason"),
     "/v1/-/deliveries": DELIVERY,
     "/v1/-/deliveries/{id}/attempts": ("number", "at", "outcome", "status", "milliseconds", "reason"),
     "/v1/-/peers": ("peer", "node", "state", "scope", "behind", "reason"),
@@ -45,7 +66,8 @@ TABLES: Mapping[str, tuple[str, ...]] = {
     "/v1/-/tokens": ("name", "scopes", "expires_at"),
     "/v1/-/audit": ("at", "actor", "action", "subject", "details"),
 }  # fmt: skip
-"""The columns of lists, and of a record in a line. A list that is not here has a single one: the item as JSON."""
+"""The columns of lists, and of a record in a line: those of targets, sessions and deliveries are the same that `ureg`
+writes with `-o tsv`. A list that is not here has a single one: the item as JSON."""
 _INNER = {"/v1/-/where": "targets"}
 """Lists of which each item holds the rows."""
 _TYPES = (TSV_TYPE, NUL_TYPE)
@@ -111,8 +133,10 @@ def _unfolded(items: list[Any], inner: str) -> Iterator[Any]:
             yield {**item, **row}
 
 
-def _cell(item: Any, path: str) -> str:
+def _cell(item: Any, path: Path) -> str:
     """What stands at a path of names and numbers between dots; empty when there is nothing. A name may hold dots."""
+    if callable(path):
+        return _text(path(item))
     plain = path.removesuffix("[]")
     found = _at(item, plain)
     if plain != path and isinstance(found, list):

@@ -62,3 +62,18 @@ async def test_the_kind_may_be_that_of_the_classification(stack):
     assert made.status == 201
     assert (await stack.call("GET", "/v1/default/services/pay")).status == 200
     assert (await stack.call("PUT", "/v1/default/-/pay", body=body, headers=form)).status == 400
+
+
+async def test_a_propagation_says_how_its_session_stands_and_lists_name_targets_as_commands_do(stack):
+    await put(stack, "x")
+    asked = {"source": "alias/gs", "target": "later"}
+    columns = ["session", "state", "mode"]
+    answer = await stack.call(
+        "POST", "/v1/-/propagate", json=asked, query={"state": "true", "column": columns}, headers=TSV
+    )
+    session, state, mode = answer.body.decode().rstrip("\n").split("\t")
+    row = (await stack.call("GET", "/v1/-/sessions", headers=TSV)).body.decode().rstrip("\n").split("\t")
+    assert row == [session, state, mode, "alias/gs", f'["later:{row[4].split(":")[1]}', "true"]
+    target = (await stack.call("GET", "/v1/-/targets", headers=TSV)).body.decode().split("\t")
+    assert target[0] == "later"
+    assert b'"state"' not in (await stack.call("POST", "/v1/-/propagate", json=asked)).body

@@ -70,7 +70,13 @@ def test_it_carries_the_fronts_and_the_service(wheel: Path) -> None:
         for path in (ROOT / "universal_registry/shell").rglob("*")
         if path.is_file()
     }
-    wanted |= {"shell/sh/registry_cli.sh", "registry/catalogue.json", "observe/monitoring/alerts.yml", "py.typed"}
+    wanted |= {
+        "shell/sh/registry_cli.sh",
+        "shell/sh/by_daemon.sh",
+        "registry/catalogue.json",
+        "observe/monitoring/alerts.yml",
+        "py.typed",
+    }
     assert {f"universal_registry/{name}" for name in wanted} <= names
     assert not [name for name in names if name.startswith(("tests/", "config.py", "bench/"))]
 
