@@ -50,6 +50,7 @@ class Node:
     replica: Replica
     reviews: Reviews
     store: Any
+    books: Books
     name: str = ""
 
     async def set(self, name: str, **spec: Any) -> None:
@@ -71,7 +72,7 @@ def node_of(store: Any, writer: GroupWriter) -> Node:
     replica = Replica(books)
     writer.keep_versions(replica)
     service = RegistryService(catalogue=CATALOGUE, sealer=sealer, writer=writer, records=store, log=store, world=WORLD)
-    return Node(service, replica, Reviews(books), store)
+    return Node(service, replica, Reviews(books), store, books)
 
 
 @asynccontextmanager
@@ -109,9 +110,9 @@ PAIRS: dict[str, tuple[Opener, Opener]] = {
 }
 
 
-async def session_with(node: Node, other: Node, world: World = WORLD) -> Session:
+async def session_with(node: Node, other: Node, world: World = WORLD, **limits: int) -> Session:
     theirs = await other.replica.identity()
-    return Session(node.replica, Link(theirs.node, ALL, Reach(node.replica.selector(ALL))), world)
+    return Session(node.replica, Link(theirs.node, ALL, Reach(node.replica.selector(ALL))), world, **limits)
 
 
 async def sync(one: Node, other: Node) -> list[bytes]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from compacting import Later, compact
 from syncing import ALL, OPERATOR, PAIRS, WORLD, Node, settle
 
 from universal_registry.kernel.errors import Invalid
@@ -123,6 +126,39 @@ async def test_who_never_had_it_gets_it_when_all_may(three: tuple[Node, Node, No
     await sync(a, b)
     await sync(a, c)
     assert [await command_of(node) for node in three] == ["one", "one", "one"]
+
+
+async def test_when_all_may_have_it_again_a_short_log_keeps_nothing_back(three: tuple[Node, Node, Node]) -> None:
+    a, b, c = three
+    await put(a, "one")
+    await sync(a, c)
+    await limit(three, a, b)
+    await put(a, "two")
+    await a.set("gs", command="git status")
+    await sync(a, b)
+    watched: Any = a
+    await compact(watched, values=2, lines=2)
+    assert (await a.service.log.horizon()).lines == 2
+    await limit(three)
+    await sync(b, c)
+    await sync(a, c)
+    assert [await command_of(node) for node in three] == ["two", "two", "two"]
+
+
+async def test_what_was_deleted_and_purged_meanwhile_goes_where_it_had_stayed(three: tuple[Node, Node, Node]) -> None:
+    a, b, c = three
+    await put(a, "one")
+    await sync(a, c)
+    await limit(three, a, b)
+    await a.service.delete(SECRET, actor=OPERATOR)
+    await sync(a, b)
+    a.books.world = Later(timedelta(days=31))
+    assert await a.reviews.purge() == 1
+    assert await command_of(c) == "one"
+    await limit(three)
+    await sync(a, c)
+    await sync(b, c)
+    assert [await command_of(node) for node in three] == [None, None, None]
 
 
 async def test_other_audiences_are_refused_on_both_sides(three: tuple[Node, Node, Node]) -> None:

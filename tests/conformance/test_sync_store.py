@@ -188,7 +188,7 @@ async def test_a_kill_between_batches_goes_on_where_it_was(pair: tuple[Node, Nod
     [hello] = await left.open()
     [since] = await right.receive(hello)
     await left.receive((await right.open())[0])
-    [batch] = await left.receive(since)
+    batch = (await left.receive(since))[0]
     await right.receive(batch)
     cut = await b.replica.identity()
     assert theirs.origin not in cut.vector, "more is to come: nothing counts as seen"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import pgserver
 import pytest
 from simulated_postgres import PostgresEngine
@@ -18,10 +19,11 @@ from universal_registry.registry.catalogue import load_catalogue
 from universal_registry.storage import sync_store
 from universal_registry.storage.sync_machines import SqliteEngine, Workshop, catalogue_of_simulation
 from universal_registry.sync import ledger, mending, merge, session
-from universal_registry.sync.audience import Reach
+from universal_registry.sync.audience import Reach, mark_of
 from universal_registry.sync.greeting import Link
 from universal_registry.sync.identity import Renewal
 from universal_registry.sync.oracle import Violation
+from universal_registry.sync.protocol import Hello
 from universal_registry.sync.simulator import Report, Simulation, simulate
 from universal_registry.sync.simworld import Machines
 from universal_registry.sync.version import State, Vector, Version, covers
@@ -70,11 +72,12 @@ def test_no_daemon_loads_the_simulator() -> None:
 
 
 async def test_every_seed_does_what_it_is_for(machines: Machines) -> None:
-    """Copied folders are found out, frames are damaged on their way, and nodes are restored: or nothing was proved."""
+    """Copied folders are found out, frames are damaged on their way, nodes are restored, audiences change: or nothing was proved."""
     reports: list[Report] = [await Simulation(seed, machines).run() for seed in range(20)]
     assert sum(report.refused_clones for report in reports) > 5
     assert sum(report.damaged for report in reports) > 50
     assert sum(report.restored for report in reports) > 10
+    assert sum(report.limited for report in reports) > 5
 
 
 # --- mutants of the design ------------------------------------------------------------------------------------------
@@ -83,7 +86,7 @@ _merged, _take, _deleted, _written = merge.merged, ledger.take, merge.deleted, m
 _renewed = sync_store.renewed
 
 
-def no_context(local: State, vector: Vector, incoming: State, theirs: Vector) -> State:
+def no_context(local: State, vector: Vector, incoming: State, theirs: Vector, *_: Any) -> State:
     """What was seen of a record beyond the vector is not kept."""
     return State(_merged(local, vector, incoming, theirs).fields)
 
@@ -119,7 +122,7 @@ async def no_floor(self: sync_store.Replica, scope: Any, after: int, seen: Vecto
     return (await _feed(self, scope, after, seen, max_bytes))._replace(floor=0)
 
 
-def last_writer_wins(local: State, vector: Vector, incoming: State, theirs: Vector) -> State:
+def last_writer_wins(local: State, vector: Vector, incoming: State, theirs: Vector, *_: Any) -> State:
     """Of concurrent values only the one that is shown is kept."""
     made = _merged(local, vector, incoming, theirs)
     return State({path: versions[:1] for path, versions in made.fields.items()}, made.context)
@@ -130,7 +133,7 @@ def local_order(versions: Sequence[Version]) -> tuple[Version, ...]:
     return tuple(reversed(versions))
 
 
-def keep_what_was_replaced(local: State, vector: Vector, incoming: State, theirs: Vector) -> State:
+def keep_what_was_replaced(local: State, vector: Vector, incoming: State, theirs: Vector, *_: Any) -> State:
     """An incoming version is taken although it was replaced here."""
     made = _merged(local, vector, incoming, theirs)
     fields = dict(made.fields)
@@ -139,12 +142,12 @@ def keep_what_was_replaced(local: State, vector: Vector, incoming: State, theirs
     return State(fields, made.context)
 
 
-def incoming_wins(local: State, vector: Vector, incoming: State, theirs: Vector) -> State:
+def incoming_wins(local: State, vector: Vector, incoming: State, theirs: Vector, *_: Any) -> State:
     """What the other side does not have is dropped, seen or not."""
     return State(incoming.fields, _merged(local, vector, incoming, theirs).context)
 
 
-def union(local: State, vector: Vector, incoming: State, theirs: Vector) -> State:
+def union(local: State, vector: Vector, incoming: State, theirs: Vector, *_: Any) -> State:
     """Nothing is ever dropped by a merge."""
     made = _merged(local, vector, incoming, theirs)
     fields = {
@@ -193,6 +196,20 @@ def whole_without_all(link: Link, theirs: tuple[str, ...], ours: tuple[str, ...]
     return theirs == ours == (link.text,)
 
 
+_refusal, _peer = session.refusal, sync_store.Replica.peer
+
+
+def other_audiences_are_no_matter(hello: Hello, link: Link, identity: Any, others: Any) -> Any:
+    """A link between nodes that were told differently who may have what."""
+    refused = _refusal(hello, link, identity, others)
+    return None if refused is not None and refused.code == "audiences" else refused
+
+
+async def feed_goes_on(self: sync_store.Replica, node: str) -> Any:
+    """When others may have something, what was left out before is not sent."""
+    return msgspec.structs.replace(await _peer(self, node), audiences=mark_of((await self.identity()).audiences))
+
+
 class Mutant(NamedTuple):
     """`first`: a seed that shows it, where few do."""
 
@@ -221,6 +238,8 @@ MUTANTS = {
     "no comparison": Mutant(mending, "narrowed", no_comparison, first=128),
     "no audience": Mutant(Reach, "covers", no_audience),
     "whole without all": Mutant(session, "is_whole", whole_without_all),
+    "other audiences": Mutant(session, "refusal", other_audiences_are_no_matter),
+    "feed goes on": Mutant(sync_store.Replica, "peer", feed_goes_on),
 }
 
 

@@ -14,7 +14,7 @@ from universal_registry.kernel.ids import Key
 from universal_registry.sync.conflict import MANUAL, preferred_node
 from universal_registry.sync.identity import Identity
 from universal_registry.sync.merge import Writer, deleted, is_changed, merged, purged, resolved, trimmed, written
-from universal_registry.sync.version import NOTHING, Known, State, Vector, Version, joined, next_stamp
+from universal_registry.sync.version import NOTHING, Known, State, Vector, Version, beyond, joined, next_stamp
 
 KEEP_TOMBSTONES_MS = 30 * 24 * 3600 * 1000
 _COUNTER_BITS = 16
@@ -80,9 +80,10 @@ def take(
     before, feed = identity.vector, identity.feed
     after = joined(before, vector) if joins else before
     entries: dict[Key, Entry] = {}
+    news = beyond(vector, before)
     for key, incoming in records:
         local = entries[key].state if key in entries else states.get(key, NOTHING)
-        made = merged(local, before, incoming, vector)
+        made = merged(local, before, incoming, vector, news)
         if is_changed(local, made):
             feed += 1
             entries[key] = Entry(trimmed(made, after), feed)

@@ -22,24 +22,30 @@ from universal_registry.sync.version import (
 )
 
 
-def merged(local: State, vector: Vector, incoming: State, incoming_vector: Vector) -> State:
+def merged(local: State, vector: Vector, incoming: State, incoming_vector: Vector, news: Vector | None = None) -> State:
     """The record after another's state of it, whole, was taken in: commutative, associative, idempotent.
 
-    A version survives unless one side lacks it and has seen it: then it was replaced there.
+    A version survives unless one side lacks it and has seen it: then it was replaced there. `news`: what is in the
+    incoming vector beyond ours, from whoever merges many records by the same two.
     """
-    ours = joined(vector, local.context)
-    theirs = joined(incoming_vector, incoming.context)
+    ours = joined(vector, local.context) if local.context else vector
+    theirs = joined(incoming_vector, incoming.context) if incoming.context else incoming_vector
     fields: dict[str, Versions] = {}
     for path in local.fields.keys() | incoming.fields.keys():
         versions = _merged_register(local.fields.get(path, ()), ours, incoming.fields.get(path, ()), theirs)
         if versions:
             fields[path] = versions
-    return State(fields, beyond(joined(local.context, theirs), vector))
+    context = beyond(incoming_vector, vector) if news is None else news
+    if incoming.context:
+        context = joined(context, beyond(incoming.context, vector))
+    return State(fields, joined(beyond(local.context, vector), context) if local.context else context)
 
 
 def _merged_register(local: Versions, ours: Vector, incoming: Versions, theirs: Vector) -> Versions:
     if local == incoming:
         return local
+    if not local:  # as in most records that are new here
+        return in_order([version for version in incoming if not covers(ours, version)])
     here = {version.dot for version in local}
     there = {version.dot for version in incoming}
     kept = [version for version in local if version.dot in there or not covers(theirs, version)]
@@ -49,7 +55,9 @@ def _merged_register(local: Versions, ours: Vector, incoming: Versions, theirs: 
 
 def in_order(versions: list[Version]) -> Versions:
     """As a state holds them."""
-    return tuple(sorted(versions, key=lambda version: version.rank, reverse=True))
+    if len(versions) > 1:
+        versions = sorted(versions, key=lambda version: version.rank, reverse=True)
+    return tuple(versions)
 
 
 def is_changed(before: State, after: State) -> bool:

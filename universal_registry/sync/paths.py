@@ -10,6 +10,7 @@ MOST_LEAVES. What is or holds a sealed secret has no leaf: it stays where it is.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
 from universal_registry.kernel.jsonvalue import canonical
@@ -121,21 +122,28 @@ def is_plain(state: State) -> bool:
     """Whether there is nothing to choose, as in most records: it is there, and each path has one value, none inside of
     another."""
     fields = state.fields
-    if LIFE not in fields or any(len(versions) != 1 or versions[0].gone for versions in fields.values()):
+    if LIFE not in fields:
         return False
-    return not any(above in fields for path in fields for above in _above(path))
+    for path, versions in fields.items():
+        if len(versions) != 1 or versions[0].gone or not fields.keys().isdisjoint(_above(path)):
+            return False
+    return True
 
 
 def _gives_way(outer: Version, inner: Version) -> bool:
     return outer.value in ({}, []) or outer.rank < inner.rank
 
 
-def _above(path: str) -> Iterator[str]:
+@lru_cache(maxsize=4096)
+def _above(path: str) -> tuple[str, ...]:
+    """The paths that this one lies inside of, the innermost first. The records of a kind have much the same ones."""
+    found = []
     end = path.rfind("/")
     while end > 0:
         path = path[:end]
-        yield path
+        found.append(path)
         end = path.rfind("/")
+    return tuple(found)
 
 
 def is_alive(state: State, prefer: str = "") -> bool:

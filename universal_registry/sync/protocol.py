@@ -6,6 +6,8 @@ mend what a feed cannot (purged tombstones, a peer that was away for long).
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import msgspec
 
 from universal_registry.kernel.errors import Malformed, TooLarge
@@ -13,7 +15,7 @@ from universal_registry.kernel.ids import Key
 from universal_registry.sync.digest import BUCKETS, GROUPS, PER_GROUP
 from universal_registry.sync.version import Known, State, Vector, Version
 
-PROTOCOL = 1
+PROTOCOL = 2
 FRAME_BYTES = 1 << 20
 BATCH_BYTES = 128 << 10
 """How much a batch holds by itself, unless one record is larger: a peer may ask for less."""
@@ -185,8 +187,7 @@ def _check(frame: Frame) -> None:
 def _check_vector(vector: Vector) -> None:
     for origin, number in vector.items():
         _check_number(number)
-        if not _is_origin(origin):
-            raise Malformed(f"{origin!r:.60} is no origin")
+        _check_origin(origin)
 
 
 def _check_record(record: Record) -> None:
@@ -194,15 +195,21 @@ def _check_record(record: Record) -> None:
     for path, versions in record.fields.items():
         if not versions or not path:
             raise Malformed(f"no version of {path!r:.60} in {record.kind}/{record.name!r:.60}")
-        if len({version.dot for version in versions}) < len(versions):
-            raise Malformed(f"the same version twice at {path!r:.60} in {record.kind}/{record.name!r:.60}")
-        if list(versions) != sorted(versions, key=lambda version: version.rank, reverse=True):
-            raise Malformed(f"versions out of order at {path!r:.60} in {record.kind}/{record.name!r:.60}")
+        if len(versions) > 1:
+            _check_order(record, path, versions)
         for version in versions:
-            _check_vector({version.origin: version.number})
+            _check_number(version.number)
+            _check_origin(version.origin)
             _check_number(version.stamp)
             if version.gone and version.value is not None:
                 raise Malformed(f"a removed version has a value at {path!r:.60}")
+
+
+def _check_order(record: Record, path: str, versions: tuple[Version, ...]) -> None:
+    if len({version.dot for version in versions}) < len(versions):
+        raise Malformed(f"the same version twice at {path!r:.60} in {record.kind}/{record.name!r:.60}")
+    if list(versions) != sorted(versions, key=lambda version: version.rank, reverse=True):
+        raise Malformed(f"versions out of order at {path!r:.60} in {record.kind}/{record.name!r:.60}")
 
 
 def _check_number(number: int) -> None:
@@ -226,6 +233,12 @@ def _check_sums(*sums: str) -> None:
             raise Malformed(f"{each!r:.60} is no digest")
 
 
+def _check_origin(origin: str) -> None:
+    if not _is_origin(origin):
+        raise Malformed(f"{origin!r:.60} is no origin")
+
+
+@lru_cache(maxsize=1024)
 def _is_origin(origin: str) -> bool:
     node, dash, epoch = origin.partition("-")
     return bool(dash) and all(len(part) == 8 and _DIGITS.issuperset(part) for part in (node, epoch))

@@ -1,11 +1,12 @@
 """One link's session: frames in, frames out. It does no I/O of its own but that of the store's port.
 
-Both sides do the same: say hello, ask for the other's feed, answer with batches, each after the last is acknowledged.
+Both sides do the same: say hello, ask for the other's feed, and answer with batches, a few at once (`outgoing.py`).
+A vector is said whole in the hello; after it only what has been seen since (`_sent`, `_heard`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 
 from msgspec.structs import replace
@@ -18,6 +19,7 @@ from universal_registry.sync.audience import Audiences, mark_of
 from universal_registry.sync.digest import Tree
 from universal_registry.sync.greeting import Link, is_whole, refusal
 from universal_registry.sync.identity import Identity, Live, renewal_for
+from universal_registry.sync.outgoing import Outgoing
 from universal_registry.sync.ports import Peer, SyncStore
 from universal_registry.sync.protocol import (
     BATCH_BYTES,
@@ -34,7 +36,6 @@ from universal_registry.sync.protocol import (
     StateOf,
     decode,
     encode,
-    record_of,
 )
 from universal_registry.sync.version import Vector, beyond, joined
 
@@ -68,14 +69,9 @@ class Session:
         self._tree = Tree()
         self._tree_at = 0
         self._whole = False
-        self._asked = False
-        """Whether the peer waits for our feed, and nothing of it is on its way."""
-        self._sent = 0
-        self._max_bytes = BATCH_BYTES
-        self._seen: Vector = {}
-        """What the peer has said that it has seen."""
-        self._told: Vector = {}
-        """The vector that it was sent last: with a gap in what it has of our feed, it does not take it over."""
+        self._outgoing = Outgoing(store, link.reach)
+        self._said: Vector = {}
+        """The vector of our hello."""
         self._equal_at = -1
         self._compared_at = world.monotonic()
         self._quiet = 0
@@ -99,7 +95,7 @@ class Session:
     @property
     def seen_there(self) -> Vector:
         """What the peer has seen, as it last said; nothing of a link on which vectors are not shared."""
-        return self._seen if self._whole else {}
+        return self._outgoing.seen if self._whole else {}
 
     @property
     def live(self) -> Live | None:
@@ -116,6 +112,7 @@ class Session:
         if self.peer.audiences != mark:
             self.peer = replace(self.peer, audiences=mark, store="", cursor=0)
         await self._look()
+        self._said = identity.vector
         hello = Hello(
             proto=PROTOCOL,
             cluster=identity.cluster,
@@ -141,8 +138,7 @@ class Session:
         if self.phase is Phase.ENDED:
             return []
         try:
-            frame = decode(data)
-            return [encode(answer) for answer in await self._answer(frame, others)]
+            return self._sent(await self._answer(decode(data), others))
         except Malformed as error:
             return self._end(Nack(code="malformed", message=error.message))
         except RegistryError:
@@ -151,7 +147,7 @@ class Session:
 
     async def woken(self) -> list[bytes]:
         """Something was committed here: what to send, if the peer waits for it."""
-        return [encode(frame) for frame in await self._next()]
+        return self._sent(await self._next())
 
     async def tick(self) -> list[bytes]:
         """To be called now and then: stores what was acknowledged, and compares roots when all is quiet and something
@@ -160,7 +156,7 @@ class Session:
         if self.phase is Phase.ENDED or self.theirs is None:
             return []
         frames = await self._next()
-        if not frames and self._asked:
+        if not frames and self._outgoing.is_quiet:
             if self.peer.acked:
                 await self._store.save_peer(self.peer)
             is_due = self._world.monotonic() - self._compared_at >= COMPARE_SECONDS
@@ -171,7 +167,7 @@ class Session:
             self._quiet = 0 if is_equal else self._quiet + 1
             if self._quiet > (0 if self._asks_first(await self._store.identity()) else 1):
                 frames = [Digest(root=self._tree.root, ask=True)]
-        return [encode(frame) for frame in frames]
+        return self._sent(frames)
 
     def close(self) -> list[bytes]:
         """Say goodbye."""
@@ -179,32 +175,42 @@ class Session:
 
     # --- frames --------------------------------------------------------------------------------------------------
 
-    async def _answer(self, frame: Frame, others: Iterable[Live]) -> list[Frame]:
-        if not isinstance(frame, Hello | Nack | Bye) and self.theirs is None:
-            raise Malformed("a frame before the hello")
+    def _sent(self, frames: Sequence[Frame]) -> list[bytes]:
+        """Frames as they leave: the peer knows the vector of our hello."""
+        made = []
+        for frame in frames:
+            if isinstance(frame, Since | Batch | Ack | StateOf):
+                frame = replace(frame, vv=beyond(frame.vv, self._said))
+            made.append(encode(frame))
+        return made
+
+    async def _answer(self, frame: Frame, others: Iterable[Live]) -> Sequence[Frame]:
         match frame:
             case Hello():
                 return await self._greeted(frame, others)
             case Nack() | Bye():
                 return self._parted(frame)
-            case Since() | Batch() | Ack():
-                return await self._fed(frame)
+        if self.theirs is None:
+            raise Malformed("a frame before the hello")
+        match frame:
             case Digest():
                 return await self._compared(frame)
             case Items():
                 self._check_scope([key for key, _ in frame.digests])
                 return await mending.states_for(self._store, await self._look(), frame)
-            case StateOf():
-                return await self._mended(frame)
+            case Since() | Batch() | Ack() | StateOf():
+                return await self._heard(replace(frame, vv=joined(self.theirs.vv, frame.vv)))
 
-    async def _fed(self, frame: Since | Batch | Ack) -> list[Frame]:
+    async def _heard(self, frame: Since | Batch | Ack | StateOf) -> Sequence[Frame]:
         match frame:
             case Since():
                 return await self._since(frame)
             case Batch():
                 return await self._batch(frame)
             case Ack():
-                return await self._acked(frame)
+                return await self._next() if self._outgoing.acknowledged(frame) else []
+            case StateOf():
+                return await self._mended(frame)
 
     async def _greeted(self, hello: Hello, others: Iterable[Live]) -> list[Frame]:
         if self.theirs is not None:
@@ -229,51 +235,41 @@ class Session:
             ]
         self.phase = Phase.SYNCING
         self.peer = replace(self.peer, offset_ms=hello.clock_ms - self._clock_ms(), seen_at=utc_text(self._world.now()))
-        return [Since(store=hello.store, cursor=self.peer.cursor, vv=identity.vector, max_bytes=self._batch_bytes)]
+        return [self._ask(identity)]
 
-    async def _since(self, since: Since) -> list[Frame]:
+    def _ask(self, identity: Identity) -> Since:
+        return Since(store=self.peer.store, cursor=self.peer.cursor, vv=identity.vector, max_bytes=self._batch_bytes)
+
+    async def _since(self, since: Since) -> Sequence[Frame]:
         identity = await self._store.identity()
         if (ending := await self._renewed(identity, since.vv)) is not None:
             return ending
         if since.store != identity.store:
             self.phase = Phase.ENDED
             return [Bye(reason="renewed")]
-        if since.cursor > identity.feed:
-            raise Malformed(f"a cursor at {since.cursor}, the feed ends at {identity.feed}")
-        self._asked, self._sent, self._seen = True, since.cursor, since.vv
-        self._max_bytes = max(1, min(since.max_bytes, BATCH_BYTES))
-        self.peer = replace(self.peer, acked=since.cursor)
+        self._outgoing.begin(since, identity.feed)
         return await self._next()
 
-    async def _next(self) -> list[Frame]:
-        """The next batch of our feed, if the peer waits for one and does not know it already."""
-        if not self._asked or self.phase is Phase.ENDED:
+    async def _next(self) -> Sequence[Frame]:
+        """The next batches of our feed, if the peer waits for them and does not know them already."""
+        if self.phase is Phase.ENDED:
             return []
-        feed = await self._store.feed(self._link.reach, self._sent, self._seen, self._max_bytes)
-        news = self._whole and not feed.more and beyond(feed.vector, joined(self._seen, self._told))
-        if not feed.records and not feed.more and not news:
-            self._sent = feed.end
-            self.peer = replace(self.peer, acked=feed.end)
-            return []
-        self._asked = False
-        if feed.records or feed.more:
+        batches = await self._outgoing.batches(shares_vectors=self._whole)
+        if any(batch.recs or batch.more for batch in batches):
             self.phase = Phase.SYNCING
-        start, self._sent = self._sent, feed.end
-        self._told = self._told if feed.more else feed.vector
-        records = tuple(map(record_of, feed.records))
-        return [Batch(start=start, end=feed.end, more=feed.more, vv=feed.vector, floor=feed.floor, recs=records)]
+        if self._outgoing.is_asked:
+            self.peer = replace(self.peer, acked=self._outgoing.acked)
+        return batches
 
     async def _batch(self, batch: Batch) -> list[Frame]:
+        identity = await self._store.identity()
         if batch.start > self.peer.cursor:
-            identity = await self._store.identity()
-            return [
-                Since(store=self.peer.store, cursor=self.peer.cursor, vv=identity.vector, max_bytes=self._batch_bytes)
-            ]
+            return [self._ask(identity)]
         known = [record.known for record in batch.recs]
-        if (ending := await self._renewed(await self._store.identity(), batch.vv)) is not None:
+        if (ending := await self._renewed(identity, batch.vv)) is not None:
             return ending
         self._check_scope([each.key for each in known])
-        self._seen = joined(self._seen, batch.vv)
+        self._outgoing.hears(batch.vv)
         peer, cursor = self.peer, max(batch.end, self.peer.cursor)
         gap = peer.gap or peer.cursor < batch.floor
         self.peer = replace(peer, cursor=cursor, gap=gap, seen_at=utc_text(self._world.now()))
@@ -290,13 +286,6 @@ class Session:
             if not self._link.reach.covers(key):
                 raise Malformed(f"{key} is not in the scope of this link, or not for both ends of it")
 
-    async def _acked(self, ack: Ack) -> list[Frame]:
-        if self._asked or ack.cursor != self._sent:
-            return []  # of a batch that was acknowledged before
-        self._asked, self._seen = True, joined(self._seen, ack.vv)
-        self.peer = replace(self.peer, acked=ack.cursor)
-        return await self._next()
-
     async def _compared(self, theirs: Digest) -> list[Frame]:
         tree = await self._look()
         if theirs.root == tree.root:
@@ -304,13 +293,14 @@ class Session:
             await self._equal(tree.root)
             return [Digest(root=tree.root)] if theirs.ask else []
         self.phase = Phase.SYNCING
-        if not self._asked:
+        if not self._outgoing.is_quiet:
             return []  # what is on its way will change it
         return mending.narrowed(tree, theirs)
 
     async def _equal(self, root: str) -> None:
         """Both hold the same: what was purged before it came here is gone here, too."""
-        had_gap, self._told = self.peer.gap, {}
+        had_gap = self.peer.gap
+        self._outgoing.forget_told()
         self._compared_at = self._world.monotonic()
         self.peer = replace(self.peer, root=root, gap=False, seen_at=utc_text(self._world.now()))
         if had_gap:

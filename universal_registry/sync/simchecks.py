@@ -10,25 +10,20 @@ from universal_registry.kernel.ids import Key
 from universal_registry.sync.merge import purged
 from universal_registry.sync.oracle import Oracle, Violation
 from universal_registry.sync.simnet import Node, Wire
-from universal_registry.sync.simworld import KEYS, SETS, Spec
-from universal_registry.sync.version import State
+from universal_registry.sync.simworld import KEYS, LIMITED, SETS, Spec
+from universal_registry.sync.version import Known, State
 
 
 class Checks:
-    """Of one run. `limited`: the record that only members of its audience may exchange, if there is one."""
+    """Of one run. `members`: the nodes that may have the limited record, as was told last; none: all may."""
 
-    def __init__(self, oracle: Oracle, limited: Key | None) -> None:
+    def __init__(self, oracle: Oracle) -> None:
         self._oracle = oracle
-        self._limited = limited
-        self._members: dict[str, bool] = {}
-
-    def met(self, node: str, *, is_member: bool) -> None:
-        """A node of that id was made."""
-        self._members[node] = is_member
+        self.members: tuple[str, ...] = ()
 
     def share(self, one: Node, other: Node, key: Key) -> bool:
         """Whether both are to hold the same of a record."""
-        return key != self._limited or one is other or (one.is_member and other.is_member)
+        return key != LIMITED or one is other or not self.members or {one.id, other.id} <= set(self.members)
 
     def held_for(self, node: Node, nodes: Sequence[Node]) -> frozenset[int]:
         """The writes that somebody holds now, and that a node must come to know of."""
@@ -38,14 +33,6 @@ class Checks:
                 if self.share(node, other, key):
                     found |= known
         return frozenset(found)
-
-    def check_apart(self, node: Node, own: str) -> None:
-        """Nothing of the limited record came to a node, from a node, that may not have it. Raises Violation."""
-        known = node.seen.get(self._limited, frozenset()) if self._limited is not None else frozenset[int]()
-        for number in known:
-            author = self._oracle.writes[number].dot.origin.partition("-")[0]
-            if author != own and not (node.is_member and self._members[author]):
-                raise Violation(f"{node.name} has {self._limited} of {author}, which is not for both")
 
     async def check_equal(self, nodes: Sequence[Node], held: Sequence[frozenset[int]]) -> None:
         """All hold and show the same, and each all that it must. Raises Violation, Corrupt."""
@@ -60,6 +47,12 @@ class Checks:
                         f"{node.name} holds and shows {ours[key]} of {key}, {nodes[0].name} {found[0][key]}"
                     )
             await node.disk.check()
+
+
+def check_apart(wire: Wire, known: Sequence[Known]) -> None:
+    """Nothing of the limited record goes over a link of which an end may not have it. Raises Violation."""
+    if not wire.carries_limited and any(key == LIMITED for key, _ in known):
+        raise Violation(f"{LIMITED} went between {wire.ends[0].name} and {wire.ends[1].name}, who may not both have it")
 
 
 def check_in_sync(wires: Sequence[Wire]) -> None:

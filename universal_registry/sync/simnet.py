@@ -6,16 +6,12 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from universal_registry.kernel.ids import Key
-from universal_registry.registry.selector import Selector
-from universal_registry.sync.audience import Reach
 from universal_registry.sync.greeting import Link
 from universal_registry.sync.identity import Identity
 from universal_registry.sync.oracle import Seen
 from universal_registry.sync.session import Phase, Session
-from universal_registry.sync.simworld import Disk, SimWorld
+from universal_registry.sync.simworld import LIMITED_SCOPE, Disk, SimWorld
 
-_MEMBERS = ("A", "B")
 _BATCH_BYTES = 300
 """Most batches hold one record, so that links break in the middle of a feed."""
 
@@ -30,30 +26,35 @@ class Frame(NamedTuple):
 class Node:
     """A machine: its registry, its clock, and what has reached it."""
 
-    def __init__(self, name: str, disk: Disk, world: SimWorld, seen: Seen | None = None) -> None:
+    def __init__(self, name: str, id_: str, disk: Disk, world: SimWorld, seen: Seen | None = None) -> None:
         self.name = name
+        self.id = id_
         self.disk = disk
         self.world = world
         self.seen: Seen = seen or {}
         self.backup: tuple[Any, Seen] | None = None
 
-    @property
-    def is_member(self) -> bool:
-        """Of the audience of what is limited, in runs where something is. A copy is what it is a copy of."""
-        return self.name.upper() in _MEMBERS
+
+def may_have(identity: Identity, node: str) -> bool:
+    """Whether that node may have the limited record, by what the one of this identity was told."""
+    return node in identity.audiences.get(LIMITED_SCOPE, (node,))
 
 
 class Wire:
-    """A connection of two nodes: a session at each end, and frames under way to each."""
+    """A connection of two nodes: a session at each end, and frames under way to each. `carries_limited`: both ends may
+    have the record that has an audience, as far as either knows."""
 
-    def __init__(self, ends: tuple[Node, Node], identities: tuple[Identity, Identity], limited: Key | None) -> None:
+    def __init__(self, ends: tuple[Node, Node], identities: tuple[Identity, Identity]) -> None:
         self.ends = ends
-        reach = Reach(Selector())
-        if limited is not None and not (ends[0].is_member and ends[1].is_member):
-            reach = Reach(Selector(), (Selector(kinds=(limited.kind,), names=(limited.name,)),))
+        self.carries_limited = all(may_have(each, node.id) for each in identities for node in ends)
         self.sessions = tuple(
-            Session(here.disk, Link(there.node, "", reach), here.world, batch_bytes=_BATCH_BYTES)
-            for here, there in zip(ends, identities[::-1], strict=True)
+            Session(
+                here.disk,
+                Link(there.node, "", here.disk.reach(own, there.node), own.audiences),
+                here.world,
+                batch_bytes=_BATCH_BYTES,
+            )
+            for here, own, there in zip(ends, identities, identities[::-1], strict=True)
         )
         self.queues: tuple[deque[Frame], deque[Frame]] = (deque(), deque())
         """To the first end, and to the second."""

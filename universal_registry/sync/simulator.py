@@ -14,14 +14,14 @@ from universal_registry.kernel.errors import RegistryError
 from universal_registry.sync.identity import Live
 from universal_registry.sync.oracle import Oracle, Violation
 from universal_registry.sync.session import Phase, Session
-from universal_registry.sync.simchecks import Checks, check_in_sync
+from universal_registry.sync.simchecks import Checks, check_apart, check_in_sync
 from universal_registry.sync.simnet import Frame, Node, Wire
-from universal_registry.sync.simworld import KEYS, SETS, Dice, Machines, SimWorld, Spec
+from universal_registry.sync.simworld import KEYS, LIMITED_SCOPE, SETS, Dice, Machines, SimWorld, Spec
 from universal_registry.sync.version import Known
 
 _FIELDS = ("state", "application", "title", SETS)
 _LIMITED_EVERY = 5
-"""In one of so many runs a record has an audience, to which not all nodes belong."""
+"""In one of so many runs a record has an audience, to which not all nodes belong, and which changes."""
 _DAY = 86400.0
 _MOST_ROUNDS = 60
 _MOST_FRAMES = 600
@@ -29,7 +29,8 @@ _MOST_FRAMES = 600
 
 class Report(NamedTuple):
     """What a run came to. `frames`: that were delivered; `damaged`: repeated, late or cut off; `rounds`: until all was
-    equal, once nothing went wrong; `refused_clones`: how often a node was found to be there twice."""
+    equal, once nothing went wrong; `refused_clones`: how often a node was found to be there twice; `limited`: how often
+    one was told who may have what."""
 
     seed: int
     writes: int
@@ -38,6 +39,7 @@ class Report(NamedTuple):
     damaged: int
     restored: int
     refused_clones: int
+    limited: int
 
 
 class Simulation:
@@ -50,8 +52,8 @@ class Simulation:
         self._time = [0.0]
         self._steps = steps
         self._oracle = Oracle()
-        self._limited = KEYS[1] if seed % _LIMITED_EVERY == 0 else None
-        self._checks = Checks(self._oracle, self._limited)
+        self._checks = Checks(self._oracle)
+        self._deeds = _DEEDS if seed % _LIMITED_EVERY else _DEEDS_OF_LIMITED
         self._count = nodes
         self._nodes: list[Node] = []
         self._clone: Node | None = None
@@ -59,7 +61,7 @@ class Simulation:
         self._cut: set[tuple[Node, Node]] = set()
         self._changed: set[Node] = set()
         """Not compared yet since something reached them."""
-        self._written = self._frames = self._damaged = self._restored = self._refused = 0
+        self._written = self._frames = self._damaged = self._restored = self._refused = self._limited = 0
         self._damage = 5
         """Percent of frames that arrive twice; as many arrive late, and fewer cut off."""
 
@@ -68,9 +70,11 @@ class Simulation:
         try:
             for number in range(self._count):
                 self._nodes.append(await self._new_node("ABCDE"[number]))
+            if self._deeds is _DEEDS_OF_LIMITED:
+                await self._limit_all(self._nodes[0].id, self._nodes[1].id)
             for _ in range(self._steps):
                 self._time[0] += self._dice.below(2000) / 100
-                await self._dice.pick(_DEEDS)(self)
+                await self._dice.pick(self._deeds)(self)
                 await self._check()
             rounds = await self._heal()
         except (Violation, RegistryError) as error:
@@ -86,13 +90,15 @@ class Simulation:
             damaged=self._damaged,
             restored=self._restored,
             refused_clones=self._refused,
+            limited=self._limited,
         )
 
     async def _new_node(self, name: str) -> Node:
         world = SimWorld(self._dice, self._time)
-        node = Node(name, await self._machines.new(world), world)
-        self._checks.met((await node.disk.identity()).node, is_member=node.is_member)
-        return node
+        disk = await self._machines.new(world)
+        if self._checks.members:
+            await disk.limit(self._checks.members)
+        return Node(name, (await disk.identity()).node, disk, world)
 
     def _all(self) -> list[Node]:
         return [*self._nodes, self._clone] if self._clone is not None else self._nodes
@@ -139,7 +145,7 @@ class Simulation:
 
     async def _open(self, pair: tuple[Node, Node]) -> None:
         identities = (await pair[0].disk.identity(), await pair[1].disk.identity())
-        wire = self._wires[pair] = Wire(pair, identities, self._limited)
+        wire = self._wires[pair] = Wire(pair, identities)
         for end in (0, 1):
             wire.send(end, await wire.sessions[end].open())
 
@@ -173,6 +179,7 @@ class Simulation:
         self._frames += 1
 
         def took(known: Sequence[Known], joins: bool) -> None:
+            check_apart(wire, known)
             for key in frame.seen if joins else [each.key for each in known]:
                 node.seen[key] = node.seen.get(key, frozenset()) | frame.seen.get(key, frozenset())
 
@@ -220,6 +227,24 @@ class Simulation:
         node = self._dice.pick(self._all())
         await node.disk.purge()
         self._changed.add(node)
+
+    async def _want_limit(self) -> None:
+        """Somebody decides who may have the limited record; nobody knows of it yet."""
+        ids = sorted({node.id for node in self._all()})
+        self._checks.members = tuple(each for each in ids if self._dice.chance(60)) if self._dice.chance(75) else ()
+
+    async def _tell_limit(self) -> None:
+        """And says so to one node, which ends its links."""
+        node = self._dice.pick(self._all())
+        if set((await node.disk.identity()).audiences.get(LIMITED_SCOPE, ())) != set(self._checks.members):
+            await node.disk.limit(self._checks.members)
+            self._limited += 1
+            self._drop_wires_of(node)
+
+    async def _limit_all(self, *members: str) -> None:
+        self._checks.members = members
+        for node in self._nodes:
+            await node.disk.limit(members)
 
     async def _skew(self) -> None:
         self._dice.pick(self._all()).world.wrong_by = (self._dice.below(2001) - 1000) / 1000 * _DAY
@@ -271,7 +296,7 @@ class Simulation:
             disk = await self._machines.clone(await node.disk.copy(), world)
             if not await disk.start():
                 raise Violation(f"a copy of {node.name} goes on as {node.name}")
-            self._clone = Node(node.name.lower(), disk, world, dict(node.seen))
+            self._clone = Node(node.name.lower(), node.id, disk, world, dict(node.seen))
             self._changed.add(self._clone)
 
     async def _remove(self, node: Node) -> None:
@@ -296,13 +321,13 @@ class Simulation:
             identity, states = await node.disk.held()
             self._oracle.check_states(node.name, node.seen, states)
             self._oracle.check_vector(node.name, node.seen, identity.vector)
-            self._checks.check_apart(node, identity.node)
         self._changed.clear()
 
     async def _heal(self) -> int:
         """Nothing goes wrong any more: everybody must come to hold the same, and then be silent."""
         if self._clone is not None:
             await self._copy_whole()
+        await self._limit_all(*self._checks.members)
         held = [self._checks.held_for(node, self._nodes) for node in self._nodes]
         self._damage = 0
         self._cut.clear()
@@ -356,6 +381,8 @@ _DEEDS: tuple[Callable[[Simulation], Awaitable[None]], ...] = (
     *(Simulation._wipe,) * 2,
     *(Simulation._copy_whole,) * 2,
 )
+
+_DEEDS_OF_LIMITED = (*_DEEDS, *(Simulation._want_limit,) * 2, *(Simulation._tell_limit,) * 8)
 
 
 async def simulate(seed: int, machines: Machines) -> Report:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
 from universal_registry.kernel.ids import Key
+from universal_registry.sync.audience import Reach
 from universal_registry.sync.identity import Identity, Renewal
 from universal_registry.sync.ports import SyncStore
 from universal_registry.sync.version import Known, State
@@ -15,6 +16,9 @@ T = TypeVar("T")
 START = datetime(2030, 1, 1, tzinfo=UTC)
 KEYS = tuple(Key("service", "default", name) for name in ("a", "b", "c"))
 """The records that the simulator writes."""
+LIMITED = KEYS[1]
+LIMITED_SCOPE = f"kind={LIMITED.kind},namespace={LIMITED.namespace},name={LIMITED.name}"
+"""The record that has an audience in some runs, and its scope."""
 SETS = "depends_on"
 """The field whose items merge one by one (see the catalogue)."""
 Spec = dict[str, Any]
@@ -105,6 +109,14 @@ class Disk(SyncStore, Protocol):
 
     async def shown(self, key: Key) -> Spec | None:
         """What a reader of the registry sees. None: no record."""
+        ...
+
+    async def limit(self, members: Sequence[str]) -> None:
+        """Only these nodes may have the limited record from now on, as far as this one is told; none: all may."""
+        ...
+
+    def reach(self, own: Identity, peer: str) -> Reach:
+        """What a link with that node carries."""
         ...
 
     async def purge(self) -> None:
