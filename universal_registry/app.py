@@ -27,6 +27,7 @@ from universal_registry.observe.audit import REGISTRY, Audit
 from universal_registry.observe.denials import Denials
 from universal_registry.observe.figures import Compacted, FiguresReader
 from universal_registry.observe.health import Health
+from universal_registry.observe.logs import Log
 from universal_registry.observe.readers import readers
 from universal_registry.observe.streams import Traffic
 from universal_registry.propagation.control import PropagationControl
@@ -133,7 +134,7 @@ async def open_app(
         stores = await open_stores(settings, catalogue, world, stack, read_only=read_only)
         registry = stores.registry
         files = key_files(settings, world)
-        sealer = await open_keys(files, registry, stores.keys, world, read_only=read_only)
+        sealer = await open_keys(files, registry, stores.keys, world, read_only=read_only, on_stranger=_told_of_a_key)
         writer = GroupWriter(registry, catalogue)
         stack.push_async_callback(writer.close)
         app = App(settings, world, stores, sealer, writer)
@@ -165,6 +166,11 @@ async def open_app(
         _front(app, view, duty, unexpected or _unexpected)
         app.closing = stack.pop_all()
         return app
+
+
+def _told_of_a_key(kid: str) -> None:
+    kept = "it is kept in config/keys, and the key that seals stands there again"
+    Log("keys").warning(f"key {kid}, which this registry does not know, stood in the key file: {kept}", kid=kid)
 
 
 def _lock(places: Places, settings: Settings, role: str) -> StoreLock:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from universal_registry.app import App, open_app
-from universal_registry.care.backup import Schedule
+from universal_registry.care.schedule import Schedule
 from universal_registry.environment import child_environment, environment, load_settings, runtime_dir
 from universal_registry.kernel.errors import StorageUnavailable
 from universal_registry.kernel.settings import Places, Settings
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class _Served:
     """An opened registry as the runner sees it."""
 
-    def __init__(self, app: App, logging: Logging) -> None:
+    def __init__(self, app: App, logging: Logging, history: str) -> None:
         from universal_registry.api.server import ApiServer
         from universal_registry.api.stream import StreamFront
         from universal_registry.api.tls import tls_from
@@ -39,8 +39,8 @@ class _Served:
         self.tls = tls_from(settings)
         self.keys = app.keys
         self.compaction = app.compaction
-        self.backups = Schedule(settings, app.world, lambda: app.sealer.keyring)
-        app.figures.backup_age = self.backups.age
+        self.backups = Schedule(settings, app.world, lambda: app.sealer.keyring, history)
+        app.figures.backup_age, app.figures.backup_trouble = self.backups.age, self.backups.trouble
         self.peers = app.links
         self._logging = logging
         self._seal_logs(settings)
@@ -121,7 +121,7 @@ def serve(settings: Settings, *, notes: Sequence[str] = (), world: World | None 
     async def open_service(duty: Duty, logging: Logging) -> _Served:
         app = await open_app(settings, world=world, create=True, role=DAEMON, duty=duty, unexpected=unexpected)
         logging.redactor.add(*app.sealer.keyring.keys.values())
-        return _Served(app, logging)
+        return _Served(app, logging, (await app.registry.head()).incarnation)
 
     def reread() -> Settings:
         # What a running daemon cannot change stays; flags of its start are among that.

@@ -146,7 +146,10 @@ def _refuse_half_a_registry(places: Places) -> None:
     """A propagation store that was in use, beside an empty place for its registry: somebody has lost a file. A new
     registry there would be taken for the old one, and what was still to be sent thrown away."""
     from universal_registry.storage.database import Database
+    from universal_registry.storage.replacing import half_moved
 
+    if half_moved(places):
+        raise Conflict(f"the move of {places.home} to PostgreSQL was cut short", hint="ureg db to-postgres ends it")
     has_registry = places.registry_db.exists() and places.registry_db.stat().st_size > 0
     has_propagation = places.propagation_db.exists() and places.propagation_db.stat().st_size > 0
     if has_registry or not has_propagation:

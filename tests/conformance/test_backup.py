@@ -5,20 +5,19 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable
-from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pgserver
 import pytest
 
-from universal_registry.app import App, init, open_app
+from universal_registry.app import App, open_app
 from universal_registry.care.archive import read_header
-from universal_registry.care.backup import Schedule, check_backup, kept_in, make_backup
+from universal_registry.care.backup import check_backup, make_backup
 from universal_registry.care.drill import drill
 from universal_registry.care.engines import source_of
-from universal_registry.care.restore import move_to_postgres, restore
+from universal_registry.care.moving import move_to_postgres
+from universal_registry.care.restore import restore
 from universal_registry.kernel.errors import Conflict, Corrupt, CursorMismatch, Invalid, KeyMismatch, StoreLocked
 from universal_registry.kernel.ids import Key
 from universal_registry.kernel.settings import Places, Settings
@@ -208,37 +207,6 @@ async def test_a_drill_shows_that_it_comes_back(make: Make, tmp_path: Path) -> N
     assert [step.name for step in steps] == ["backup", "read", "restore", "chain", "compare", "open", "rotate"]
 
 
-async def test_backups_by_the_clock_are_made_and_only_the_newest_kept(make: Make, tmp_path: Path) -> None:
-    before = make("before")
-    await (await filled(before, 3)).close()
-
-    class Clock(SystemWorld):
-        hours = 0.0
-
-        def now(self) -> Any:
-            return super().now() + timedelta(hours=self.hours)
-
-    clock, ring, news = Clock(), ring_of(before), []
-    assert Schedule(before, clock, lambda: ring).due_in() is None
-    assert Schedule(before, clock, lambda: ring).age() is None
-    schedule = Schedule(replace(before, backup_folder=tmp_path / "kept", backup_keep=2), clock, lambda: ring)
-    schedule.on_news(lambda event, **fields: news.append((event, fields["revision"])))
-    for made in range(1, 4):
-        assert schedule.due_in() == 0.0
-        for _ in range(2):
-            assert 0 < await schedule.tick() <= 60
-        assert len(news) == made
-        wait = schedule.due_in()
-        assert wait is not None
-        assert wait > 86000
-        age = schedule.age()
-        assert age is not None
-        assert 0 <= age < 400
-        clock.hours += 24
-        assert 86400 <= (schedule.age() or 0) < 86800
-    assert len(kept_in(tmp_path / "kept")) == 2
-
-
 async def test_a_registry_moves_to_postgresql_and_its_readers_go_on(postgres: pgserver.Server, tmp_path: Path) -> None:
     here = Settings(home=tmp_path / "home", listen="")
     app = await filled(here)
@@ -265,14 +233,6 @@ async def test_a_registry_moves_to_postgresql_and_its_readers_go_on(postgres: pg
         await app.close()
 
 
-def test_a_name_of_a_time_to_come_or_of_no_time_keeps_none_from_being_made(tmp_path: Path) -> None:
-    for name in ("ureg-29990101T000000Z-r1.backup", "ureg-20269999T000000Z-r1.backup"):
-        (tmp_path / name).touch()
-    settings = Settings(home=tmp_path, listen="", backup_folder=tmp_path)
-    schedule = Schedule(settings, WORLD, lambda: Keyring.of(new_key(WORLD)))
-    assert (schedule.due_in(), schedule.age()) == (0.0, None)
-
-
 @pytest.mark.slow
 async def test_a_hundred_thousand_records_move_in_a_minute(postgres: pgserver.Server, tmp_path: Path) -> None:
     here = Settings(home=tmp_path / "home", listen="")
@@ -295,19 +255,3 @@ async def test_a_hundred_thousand_records_move_in_a_minute(postgres: pgserver.Se
         await there.registry.check_cursor(head.cursor)
     finally:
         await there.close()
-
-
-async def test_a_move_that_was_cut_short_after_its_commit_is_found_to_be_done(
-    postgres: pgserver.Server, tmp_path: Path
-) -> None:
-    here = Settings(home=tmp_path / "home", listen="")
-    await (await filled(here, 3)).close()
-    database = postgres.database("again")
-    await move_to_postgres(here, database, WORLD)
-    for file in list(here.home.glob("*.moved-to-postgresql")):
-        file.rename(str(file).removesuffix(".moved-to-postgresql"))
-    assert (await move_to_postgres(here, database, WORLD)).again
-    other = Settings(home=tmp_path / "other", listen="")
-    await asyncio.to_thread(init, other, WORLD)
-    with pytest.raises(Conflict, match="already"):
-        await move_to_postgres(other, database, WORLD)

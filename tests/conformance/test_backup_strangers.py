@@ -9,7 +9,7 @@ import pgserver
 import pytest
 
 from universal_registry.app import open_app
-from universal_registry.care.restore import move_to_postgres
+from universal_registry.care.moving import move_to_postgres
 from universal_registry.kernel.errors import Conflict
 from universal_registry.kernel.settings import PostgresSettings, Settings
 from universal_registry.kernel.world import SystemWorld

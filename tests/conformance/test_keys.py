@@ -63,6 +63,8 @@ class House:
     store: SqliteKeys | PgKeys
     registry: Any
     world: Clock
+    strangers: list[str]
+    """Keys that stood in the key file, and that the store did not know."""
 
     async def rotate(self) -> str:
         """To its end; the new key."""
@@ -121,7 +123,8 @@ async def house(
     mounted: Path | None = None,
 ) -> AsyncIterator[House]:
     files = KeyFiles(folder / home / "config" / "encryption.key", world, mounted=mounted)
-    sealer = await open_keys(files, registry, store, world, read_only=False)
+    strangers: list[str] = []
+    sealer = await open_keys(files, registry, store, world, read_only=False, on_stranger=strangers.append)
     writer = GroupWriter(registry, CATALOGUE)
     service = RegistryService(
         catalogue=CATALOGUE, sealer=sealer, writer=writer, records=registry, log=registry, world=world
@@ -138,7 +141,7 @@ async def house(
         background=background,
     )
     try:
-        yield House(service, control, sealer, files, store, registry, world)
+        yield House(service, control, sealer, files, store, registry, world, strangers)
     finally:
         await writer.close()
 
@@ -480,10 +483,15 @@ async def test_a_key_put_in_front_of_the_right_one_does_not_seal(opened: Opener)
     async with opened() as house:
         await filled(house)
         right = house.sealer.keyring.primary
-    house.files.make_primary(new_key(SystemWorld()))
+        assert house.strangers == []
+    stranger = new_key(SystemWorld())
+    house.files.make_primary(stranger)
     async with opened() as house:
         assert house.sealer.keyring.primary == right
+        assert house.strangers == [kid_of(stranger)], "somebody is told"
         await all_is_there(house)
+    async with opened() as house:
+        assert house.strangers == [], "and once"
     assert kid_of(house.files.path.read_bytes().strip()) == right
     assert len(house.files.load().keys) == 2, "nothing is thrown away"
 

@@ -61,6 +61,7 @@ ILL: dict[str, tuple[dict[str, Any], str]] = {
     "keys/rotation": ({"keys": {**KEYS, "rotation": {"kid": "aa"}}, "answers": False}, "warn"),
     "keys/backup": ({"keys": {**KEYS, "keys": [{"kid": "00000000"}]}}, "warn"),
     "backups/newest": ({"backup_age": 1e6}, "warn"),
+    "backups/made": ({"status": {"warnings": ["no backup is made since 2026-03-01: /b cannot be written"]}}, "fail"),
     "backups/drill": ({"marks": {}}, "warn"),
     "sending/breakers": ({"status": target(lane={"breaker": "open"})}, "warn"),
     "sending/targets": ({"status": target(reason="no address")}, "warn"),
@@ -117,3 +118,30 @@ def test_settings_that_cannot_be_read_are_the_one_thing_that_failed() -> None:
     wrong = {"settings_trouble": "config.py:1 is not Python", "silent": "config.py:1 is not Python", "answers": False}
     found = examine(Facts(**{**WELL, **wrong, "holder_is_daemon": False, "holder": "", "key_trouble": "missing"}))
     assert [f"{each.group}/{each.name}" for each in found if each.state == "fail"] == ["home/settings"]
+
+
+def said(name: str, **facts: Any) -> tuple[str, str]:
+    found = {f"{each.group}/{each.name}": each for each in examine(Facts(**{**WELL, **facts}))}
+    return found[name].state, found[name].command
+
+
+def test_a_daemon_that_stands_still_is_told_to_go_on() -> None:
+    still = {"answers": False, "frozen": 17, "silent": "process 17 stands still"}
+    assert said("daemon/answers", **still) == ("fail", "kill -CONT 17")
+    assert said("stores/readable", **still) == ("skip", "")
+
+
+def test_a_key_that_others_may_read_is_closed_and_not_restored() -> None:
+    open_ = {"key_trouble": "open to others", "key_command": "chmod 600 key", "silent": "open to others"}
+    assert said("keys/key", **open_) == ("fail", "chmod 600 key")
+    assert said("stores/readable", **open_) == ("skip", "")
+
+
+def test_a_full_disk_is_not_taken_for_a_damaged_store() -> None:
+    full = {"unread": "no space left", "silent": "no space left", "free_bytes": 0}
+    assert said("stores/sound", **full) == ("skip", "")
+    assert said("home/space", **full) == ("fail", "df -h")
+
+
+def test_a_key_in_the_place_of_another_is_said() -> None:
+    assert said("keys/key", key_replaced="0badc0de") == ("warn", "ureg key ls")

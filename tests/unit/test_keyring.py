@@ -310,7 +310,7 @@ def test_a_replaced_key_is_kept_beside(path: Path) -> None:
 
 def test_what_a_kill_left_of_a_replacement_is_swept(path: Path) -> None:
     make(path, key_of(1))
-    left = make(path.with_name(".encryption.key.abc.new"), key_of(9))
+    left = make(path.with_name(".encryption.key.abc.part"), key_of(9))
     files(path).make_primary(key_of(2))
     assert not left.exists()
 

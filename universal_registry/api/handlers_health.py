@@ -32,9 +32,13 @@ async def health_ready(context: Context, _: Call) -> Response:
 
 
 async def health(context: Context, _: Call) -> Response:
-    """All of it in words: what is wrong, and how each worker does. 200 or 503, as ready."""
+    """All of it in words: what is wrong, how each worker does, and what somebody should know of. 200 or 503, as
+    ready."""
     workers = {each.name: _worker(each) for each in context.health.workers()}
-    return _told(await context.health.ready(), workers=workers)
+    trouble = context.observed.figures.backup_trouble()
+    # Anybody may ask this: why, with the names of folders, is said by the status.
+    warnings = [f"{trouble.partition(': ')[0]}; ureg status says why"] if trouble else []
+    return _told(await context.health.ready(), workers=workers, warnings=warnings)
 
 
 def _worker(state: WorkerState) -> dict[str, Any]:

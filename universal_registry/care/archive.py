@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from universal_registry.kernel.errors import Corrupt, Invalid, KeyMismatch, NewerStore
+from universal_registry.kernel.errors import Corrupt, Invalid, KeyMismatch, NewerStore, NotFound
 from universal_registry.kernel.world import World
 from universal_registry.security.cipher import Box
 from universal_registry.security.keyring import Keyring
@@ -38,7 +38,7 @@ _HINT = "give a file that `ureg backup` wrote"
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
     """What a backup says of itself to everybody. `at`: RFC 3339, UTC. `program`: the version that wrote it.
-    `fingerprint`: of the key of the registry that opens it."""
+    `fingerprint`: of the key of the registry that opens it; what is sealed inside may need others of `point.keys`."""
 
     id: str
     at: str
@@ -46,6 +46,12 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     fingerprint: str
     point: Point
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The ids of all keys that are needed to open it and what is sealed in it: the one that opens it first."""
+        first = self.fingerprint[:8]
+        return (first, *(kid for kid in self.point.keys if kid != first))
 
 
 class _Rows(msgspec.Struct, frozen=True, array_like=True, tag="rows"):
@@ -60,7 +66,7 @@ _decode_piece = msgspec.msgpack.Decoder(_Rows | _End).decode
 
 
 class ArchiveWriter:
-    """Writes one backup into an open file."""
+    """Writes one backup into an open file. `bytes`: how many, so far."""
 
     def __init__(self, file: BinaryIO, point: Point, ring: Keyring, world: World, *, program: str) -> None:
         identity, secret = world.new_id(), world.secret_bytes(32)
@@ -73,7 +79,7 @@ class ArchiveWriter:
             point=point,
         )
         line = msgspec.json.encode(self.header) + b"\n"
-        file.write(_MAGIC + line)
+        self.bytes = file.write(_MAGIC + line)
         self._file, self._cipher = file, _Cipher(secret, line)
 
     def add(self, batch: Batch) -> None:
@@ -86,7 +92,7 @@ class ArchiveWriter:
 
     def _write(self, piece: _Rows | _End) -> None:
         sealed = self._cipher.seal(zlib.compress(msgspec.msgpack.encode(piece), 1))
-        self._file.write(len(sealed).to_bytes(4) + sealed)
+        self.bytes += self._file.write(len(sealed).to_bytes(4) + sealed)
 
 
 def read_header(path: Path) -> Header:
@@ -96,9 +102,11 @@ def read_header(path: Path) -> Header:
 
 
 def opened(path: Path) -> BinaryIO:
-    """Raises Invalid for a file that cannot be read."""
+    """Raises NotFound for a file that is not there, Invalid for one that cannot be read."""
     try:
         return path.open("rb")
+    except FileNotFoundError:
+        raise NotFound(f"there is no file {str(path)!r:.200}", hint=_HINT) from None
     except OSError as error:
         raise Invalid(f"{path} cannot be read: {(error.strerror or str(error)).lower()}", hint=_HINT) from None
 

@@ -8,11 +8,11 @@ import socket
 import stat
 from pathlib import Path
 
-from universal_registry.care.backup import newest
 from universal_registry.care.checks.finding import Facts
 from universal_registry.care.checks.home import PRIVATE
+from universal_registry.care.kept import newest
 from universal_registry.care.marks import marks
-from universal_registry.kernel.errors import NewerStore, RegistryError
+from universal_registry.kernel.errors import Corrupt, KeyMismatch, NewerStore, RegistryError
 from universal_registry.kernel.settings import Places, Settings
 from universal_registry.kernel.world import World
 from universal_registry.storage.home import is_initialised, none_here
@@ -26,6 +26,20 @@ _DAEMON = "daemon"
 _LOCAL = ("127.", "localhost", "[::1]", "::1")
 
 
+def damage(settings: Settings, *, most_bytes: int) -> str:
+    """What is wrong with the files of the stores, in one line, or nothing; files of more bytes are not looked through,
+    and those that cannot be read say so elsewhere."""
+    places = Places(settings.home)
+    for path in (places.registry_db, places.propagation_db) if settings.database is None else ():
+        try:
+            wrong = integrity(path) if path.stat().st_size <= most_bytes else []
+        except (RegistryError, OSError) as error:
+            wrong = [error.message] if isinstance(error, Corrupt) else []
+        if wrong:
+            return f"{path.name} is damaged: {wrong[0]}"
+    return ""
+
+
 def look_at(settings: Settings, world: World, *, answers: bool) -> Facts:
     """All that needs no opened registry. `answers`: whether a daemon does."""
     places, here = Places(settings.home), settings.database is None
@@ -36,7 +50,8 @@ def look_at(settings: Settings, world: World, *, answers: bool) -> Facts:
     if here and facts.initialised:
         _stores(facts, places)
     _key(facts, settings, world, places if here else None)
-    _backups(facts, settings, world)
+    facts.marks = marks(settings.home)
+    look_at_backups(facts, settings, world)
     return facts
 
 
@@ -69,6 +84,7 @@ def _process(facts: Facts, places: Places, settings: Settings) -> None:
     if holder is not None:
         facts.holder = f"process {holder.pid} ({holder.role})"
         facts.holder_is_daemon = holder.role == _DAEMON
+        facts.frozen = holder.pid if _is_frozen(holder.pid) else 0
     facts.stale_address = places.address.exists() and holder is None
     host, _, port = settings.listen.rpartition(":")
     if holder is None and port not in ("", "0") and _taken(host.strip("[]"), int(port)):
@@ -76,6 +92,14 @@ def _process(facts: Facts, places: Places, settings: Settings) -> None:
     facts.open_to_others = bool(settings.listen) and not host.startswith(_LOCAL) and settings.tls_cert is None
     if settings.tls_cert is not None:
         _certificate(facts, settings.tls_cert)
+
+
+def _is_frozen(pid: int) -> bool:
+    """Whether it was told to stand still (SIGSTOP). Seen on Linux alone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("T", "t")
+    except (OSError, IndexError):
+        return False
 
 
 def _taken(host: str, port: int) -> bool:
@@ -102,10 +126,12 @@ def _stores(facts: Facts, places: Places) -> None:
         try:
             if wrong := integrity(path):
                 facts.broken[store] = wrong[0]
-        except RegistryError as error:
+        except Corrupt as error:
             facts.broken[store] = error.message
+        except RegistryError as error:  # a full disk says nothing of what is stored
+            facts.unread = error.message
     try:
-        facts.pending = len(pending_migrations(places)) if not facts.broken else 0
+        facts.pending = len(pending_migrations(places)) if not facts.broken and not facts.unread else 0
     except NewerStore as error:
         facts.newer = error.message
 
@@ -118,18 +144,22 @@ def _key(facts: Facts, settings: Settings, world: World, places: Places | None) 
         ring = key_files(settings, world).load(expected=expected)
         if expected is not None and ring.named(expected) is None:
             facts.key_trouble = f"the store was sealed with key {expected}, and the key here is {ring.fingerprint}"
-    except RegistryError as error:
+        elif expected is not None and ring.fingerprint != expected:
+            facts.key_replaced = ring.primary
+    except KeyMismatch as error:
         facts.key_trouble = error.message
+        facts.key_command = error.data.get("command", facts.key_command)
+    except RegistryError as error:
+        facts.unread = facts.unread or error.message
 
 
-def _backups(facts: Facts, settings: Settings, world: World) -> None:
-    facts.marks = marks(settings.home)
+def look_at_backups(facts: Facts, settings: Settings, world: World, history: str | None = None) -> None:
+    """Those made by the clock: of one history, or of whoever has some in that folder."""
     if settings.backup_folder is None:
         return
     facts.backup_folder, facts.backup_interval = str(settings.backup_folder), settings.backup_interval_hours * 3600
     try:
-        kept = newest(settings.backup_folder, world.now())
+        kept = newest(settings.backup_folder, world.now(), history)
     except RegistryError:
         kept = None
-    if kept is not None:
-        facts.backup_age = (world.now() - kept.at).total_seconds()
+    facts.backup_age = (world.now() - kept.at).total_seconds() if kept is not None else None

@@ -6,7 +6,6 @@ In no store, since it speaks of what is outside of them: where the keys were wri
 from __future__ import annotations
 
 import contextlib
-import os
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import msgspec
 
 from universal_registry.kernel.world import World
+from universal_registry.storage.durable import replaced_file
 
 KEY_BACKUP, BACKUP, DRILL = "key_backup", "backup", "drill"
 _NAME = "care.json"
@@ -32,15 +32,8 @@ def mark(home: Path, what: str, world: World, **facts: Any) -> None:
     """Remember that it was done now. A home that cannot be written remembers nothing: what was done is done."""
     at = world.now().isoformat(timespec="seconds").replace("+00:00", "Z")
     text = msgspec.json.format(msgspec.json.encode({**marks(home), what: {"at": at, **facts}}), indent=2)
-    draft = home / f".{_NAME}.{world.new_id()}"
-    try:
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(text + b"\n")
-        os.replace(draft, home / _NAME)
-    except OSError:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
+    with contextlib.suppress(OSError), replaced_file(home / _NAME, world.new_id()) as file:
+        file.write(text + b"\n")
 
 
 def moment(mark_of: dict[str, Any]) -> datetime | None:

@@ -1,10 +1,9 @@
-"""Putting a registry where there is none: from a backup, or from another engine. All of it, verified, or nothing."""
+"""Putting a registry where there is none, from a backup. All of it, verified, or nothing."""
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,28 +11,30 @@ import msgspec
 
 from universal_registry.care.archive import ArchiveReader, Header, check_key, opened, read_header
 from universal_registry.care.backup import check_backup
-from universal_registry.care.engines import folder_sinks, folder_source, server_sinks
+from universal_registry.care.engines import folder_sinks, server_sinks
 from universal_registry.kernel.errors import Conflict
-from universal_registry.kernel.settings import Places, PostgresSettings, Settings
+from universal_registry.kernel.settings import Places, Settings
 from universal_registry.kernel.world import World
 from universal_registry.security.keyring import Keyring
-from universal_registry.storage.copying import Batch, Point, Sinks, Summary, compare, summed
+from universal_registry.storage.copying import Sinks, Summary, compare, summed
 from universal_registry.storage.home import is_initialised, prepare_home
 from universal_registry.storage.keyfile import KeyFiles, key_files
 from universal_registry.storage.lock import StoreLock
-from universal_registry.storage.replacing import finish_replacing, folder_of, put_aside, replace_stores
+from universal_registry.storage.replacing import finish_replacing, folder_of, replace_stores
 
 _INCARNATION_DIGITS = 12
 _DRAFT = ".restore-"
 
 
 class Restored(msgspec.Struct, frozen=True, kw_only=True):
-    """What was put where. `aside`: what was there before, if anything was."""
+    """What was put where. `aside`: what was there before, if anything was. `without`: the ids of keys that something
+    in it may be sealed with, and that are not here."""
 
     header: Header
     incarnation: str
     tables: dict[str, Summary]
     aside: str
+    without: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -69,40 +70,46 @@ async def restore(
             hint="name another --home, or say --replace: then it goes aside, and is kept",
         )
     prepare_home(places, world, files=False)
+
+    def put_the_keys() -> None:
+        if keys is not None:
+            put_keys(files, keys.sealing_with(keys.named(header.fingerprint) or keys.primary))
+
     lock = StoreLock.acquire(places.lock, role="restore", wait=settings.lock_wait)
     try:
         stamp = world.now().strftime("%Y%m%dT%H%M%SZ").lower()
         incarnation = world.new_id()[-_INCARNATION_DIGITS:]
         if settings.database is not None:
             sinks = server_sinks(settings.database, world, aside=f"_before_{stamp}" if replace else "")
-            tables = await put(path, ring, sinks, incarnation)
+            tables = await put(path, ring, sinks, incarnation, put_the_keys)
             aside = f"schemas that end in _before_{stamp}" if replace else ""
         else:
             with _draft(folder_of(places), world) as draft:
-                tables = await put(path, ring, folder_sinks(draft), incarnation)
+                tables = await put(path, ring, folder_sinks(draft), incarnation, put_the_keys)
                 aside = replace_stores(draft, places, f".before-{stamp}")
-        if keys is not None:
-            put_keys(files, keys.sealing_with(keys.named(header.fingerprint) or keys.primary))
     finally:
         lock.release()
-    return Restored(header=header, incarnation=incarnation, tables=tables, aside=aside)
+    without = tuple(kid for kid in header.keys if kid not in ring.keys)
+    return Restored(header=header, incarnation=incarnation, tables=tables, aside=aside, without=without)
 
 
-async def put(path: Path, ring: Keyring, sinks: Sinks, incarnation: str) -> dict[str, Summary]:
-    """Write a backup's rows, read them back, and compare. Raises Corrupt: then nothing was kept."""
+async def put(
+    path: Path, ring: Keyring, sinks: Sinks, incarnation: str, put_the_keys: Callable[[], None]
+) -> dict[str, Summary]:
+    """Write a backup's rows, read them back, and compare. Raises Corrupt: then nothing was kept.
+
+    `put_the_keys` is called when all is verified, before it counts: cut short there, the home has keys that open
+    nothing yet, and never a store whose keys are missing.
+    """
     with opened(path) as file:
         archive = ArchiveReader(file, ring)
-
-        async def batches() -> AsyncIterator[Batch]:
-            for batch in archive.batches():
-                yield batch
-
         async with sinks.begin(archive.header.point) as sink:
-            async for batch in batches():
+            for batch in archive.batches():
                 await sink.take(batch)
             assert archive.tables is not None
             compare(archive.tables, await summed(sink.batches()))
             await sink.name(archive.header.point, incarnation)
+            put_the_keys()
         return archive.tables
 
 
@@ -125,72 +132,3 @@ def _draft(home: Path, world: World) -> Iterator[Path]:
         yield draft
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-# --- to another engine ----------------------------------------------------------------------------------------------
-
-
-class Moved(msgspec.Struct, frozen=True, kw_only=True):
-    """A registry that is on PostgreSQL now. `aside`: where its files are. `again`: it was there already."""
-
-    point: Point
-    tables: dict[str, Summary]
-    aside: str
-    again: bool
-
-    @property
-    def rows(self) -> int:
-        """In all tables."""
-        return sum(table.rows for table in self.tables.values())
-
-
-async def move_to_postgres(settings: Settings, database: PostgresSettings, world: World) -> Moved:
-    """Move the SQLite files of a home into an empty PostgreSQL database, and compare both row by row.
-
-    The history stays the same one: every cursor, lane and consumer goes on from its place. One transaction: whatever
-    stops it leaves an empty database and the files as they were. Cut short after that, it is found to be done when it
-    is said again. Raises StoreLocked while anybody uses the home, Conflict, Corrupt, StorageUnavailable.
-    """
-    places = Places(settings.home)
-    lock = StoreLock.acquire(places.lock, role="db to-postgres", wait=settings.lock_wait)
-    try:
-        async with folder_source(places.home) as source:
-            point = source.point
-            again = await _is_there(database, point, world)
-            if again:  # the transaction that was committed had compared it
-                tables = await summed(source.batches())
-            else:
-                async with server_sinks(database, world).begin(point) as sink:
-                    async for batch in source.batches():
-                        await sink.take(batch)
-                    tables = await summed(source.batches())
-                    compare(tables, await summed(sink.batches()))
-                    await sink.name(point, point.incarnation)
-        aside, folder = "", folder_of(places)
-        for file in (places.registry_db, places.propagation_db):
-            aside = put_aside(folder / file.name, ".moved-to-postgresql") or aside
-        _sync_folder(folder)
-    finally:
-        lock.release()
-    return Moved(point=point, tables=tables, aside=aside, again=again)
-
-
-async def _is_there(database: PostgresSettings, point: Point, world: World) -> bool:
-    """Whether this very history stands there, at the same place."""
-    from universal_registry.storage.sealed_with import sealed_with_on_server
-
-    if await sealed_with_on_server(database, world) is None:
-        return False
-    from universal_registry.storage.copy_postgres import postgres_source
-
-    async with postgres_source(database, world) as found:
-        there = found.point
-    return (there.incarnation, there.revision, there.hash) == (point.incarnation, point.revision, point.hash)

@@ -14,6 +14,7 @@ from universal_registry.cli.output import tell, told_in_words, write_value
 from universal_registry.cli.session import current_settings, note
 
 if TYPE_CHECKING:
+    from universal_registry.care.backup import Written
     from universal_registry.care.drill import Opened
     from universal_registry.kernel.settings import Settings
     from universal_registry.security.keyring import Keyring
@@ -27,8 +28,9 @@ _keys_option = click.option(
     "backup",
     Example("ureg backup ~/registry.backup", "with a daemon or without"),
     Example("ureg backup /var/backups/ureg", "into a folder, under a name with the time and the revision"),
+    Example("ureg backup - | ssh other 'cat > registry.backup'", "to standard output"),
 )
-@click.argument("where", metavar="FILE|FOLDER")
+@click.argument("where", metavar="FILE|FOLDER|-")
 @answer_option()
 def backup(where: str, output: str) -> None:
     """Write the whole registry as it is at this moment into a new file (mode 0600): both stores, sealed.
@@ -43,15 +45,37 @@ def backup(where: str, output: str) -> None:
 
     settings, world = current_settings(), SystemWorld()
     _check_there(settings)
-    made = asyncio.run(make_backup(settings, key_files(settings, world).load(), world, Path(where).absolute()))
-    mark(settings.home, BACKUP, world, file=str(made.path), revision=made.header.point.revision)
-    point = made.header.point
-    if told_in_words(output):
-        tell(f"{made.rows} rows at revision {point.revision} written to {made.path} ({made.bytes} bytes)")
-        note(f"it opens with key {made.header.fingerprint}, which is not in it: ureg key backup FILE")
+    ring = key_files(settings, world).load()
+    if where == "-":
+        made, path = _streamed(settings, ring), "standard output"
+    else:
+        made = asyncio.run(make_backup(settings, ring, world, Path(where).absolute()))
+        path = str(made.path)
+    header, point = made.header, made.header.point
+    mark(settings.home, BACKUP, world, file=path, revision=point.revision)
+    if where == "-" or told_in_words(output):
+        say = note if where == "-" else tell
+        say(f"{made.rows} rows at revision {point.revision} written to {path} ({made.bytes} bytes)")
+        named = (
+            f"keys {', '.join(header.keys)}, which are" if len(header.keys) > 1 else f"key {header.keys[0]}, which is"
+        )
+        note(f"it opens with {named} not in it: ureg key backup FILE")
         return
-    value = {"file": str(made.path), "bytes": made.bytes, "rows": made.rows, "fingerprint": made.header.fingerprint}
-    write_value({**value, "at": made.header.at, "revision": point.revision, "incarnation": point.incarnation}, output)
+    value = {"file": path, "bytes": made.bytes, "rows": made.rows, "fingerprint": header.fingerprint}
+    value |= {"keys": list(header.keys), "at": header.at, "revision": point.revision}
+    write_value({**value, "incarnation": point.incarnation}, output)
+
+
+def _streamed(settings: Settings, ring: Keyring) -> Written:
+    import sys
+
+    from universal_registry.care.backup import stream_backup
+    from universal_registry.kernel.errors import UsageError
+    from universal_registry.kernel.world import SystemWorld
+
+    if sys.stdout.isatty():
+        raise UsageError("a backup is not for a terminal", hint="name a file, or send it on: ureg backup - > FILE")
+    return asyncio.run(stream_backup(settings, ring, SystemWorld(), sys.stdout.buffer))
 
 
 @command(
@@ -88,11 +112,13 @@ def restore(file: str, keys_file: str | None, passphrase_file: str | None, repla
     point = done.header.point
     if not told_in_words(output):
         value = {"rows": done.rows, "revision": point.revision, "incarnation": done.incarnation, "aside": done.aside}
-        write_value({**value, "at": done.header.at}, output)
+        write_value({**value, "at": done.header.at, "without": list(done.without)}, output)
         return
     tell(f"{done.rows} rows restored, each as in the backup of {done.header.at}; revision {point.revision}")
     if done.aside:
         note(f"what was there is kept: {done.aside}")
+    if done.without:
+        note(f"not here: key {', '.join(done.without)}; what is sealed with it does not open: ureg key verify")
     note("next: ureg db check, then ureg up")
 
 

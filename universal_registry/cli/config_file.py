@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import json
 import os
 import stat
@@ -11,6 +10,8 @@ from pathlib import Path
 
 from universal_registry.kernel.errors import NotFound, ReadOnlyStore, SettingError
 from universal_registry.kernel.literals import literal_tables
+from universal_registry.kernel.world import SystemWorld
+from universal_registry.storage.durable import replaced_file
 
 _NEW = '"""The settings of this registry; docs/reference/settings.md has every key. It is read, never run."""\n'
 
@@ -62,23 +63,15 @@ def change(path: Path, table: str, key: str, value: object) -> None:
     path = Path(os.path.realpath(path))
     if not path.parent.is_dir():
         raise NotFound(f"there is no folder {path.parent}", hint="ureg init")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         source = path.read_text("utf-8") if path.exists() else _NEW
         made = with_value(source, table, key, value, path.name)
         if literal_tables(made, path.name, [table])[table][key].value != value:
             raise SettingError(f"{path} cannot be changed here", hint=f'set "{key}" of {table} in it by hand')
         mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o644
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(made)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with replaced_file(path, SystemWorld().new_id(), mode=mode) as file:
+            file.write(made.encode())
     except UnicodeDecodeError:
         raise SettingError(f"{path} is not UTF-8") from None
     except OSError as error:
         raise ReadOnlyStore(f"{path} cannot be written: {error.strerror or error}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from contextvars import ContextVar
 from pathlib import Path
@@ -16,6 +17,8 @@ HOME: ContextVar[str | None] = ContextVar("home", default=None)
 CONTEXT: ContextVar[str | None] = ContextVar("context", default=None)
 """What `--context` said."""
 _VARIABLE = PREFIX + "CONTEXT"
+# compiled when it is needed: `get` starts without it
+_URL = r"(https?)://(\[[0-9A-Fa-f:.]+\]|[^\s/:\[\]@?#]+)(?::([0-9]{1,5}))?/?"
 
 
 class Context(NamedTuple):
@@ -117,14 +120,26 @@ def write(current: str | None, contexts: Mapping[str, Context]) -> None:
     """Keep these; the file appears whole or not at all. Raises OSError."""
     import json
 
+    from universal_registry.kernel.world import SystemWorld
+    from universal_registry.storage.durable import replaced_file
+
     path = contexts_file()
     kept = {
         name: {field: value for field, value in each._asdict().items() if value and field not in ("name", "origin")}
         for name, each in contexts.items()
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(json.dumps({"current": current, "contexts": kept}, indent=2) + "\n")
-    os.replace(temporary, path)
+    text = json.dumps({"current": current, "contexts": kept}, indent=2) + "\n"
+    with replaced_file(path, SystemWorld().new_id()) as file:
+        file.write(text.encode())
+
+
+def registry_url(text: str) -> str:
+    """The URL of a registry, with its port. Raises UsageError for what is none, and where a token would go in clear."""
+    match = re.fullmatch(_URL, text, re.ASCII)
+    port = int(match[3] or (443 if match[1] == "https" else 80)) if match else 0
+    if match is None or not 0 < port < 65536:
+        raise UsageError(f"{text!r:.80} is no URL of a registry", hint="such as https://registry.example:8443")
+    if match[1] == "http" and match[2].lower() not in ("localhost", "127.0.0.1", "[::1]"):
+        raise UsageError(f"{text!r:.80} would send the token in clear", hint="https://, or http:// on this machine")
+    return f"{match[1]}://{match[2]}:{port}"

@@ -42,7 +42,11 @@ def serve(listen: str | None, socket: str | None) -> int:
 @command("up", Example("ureg up"), Example("ureg up --listen 127.0.0.1:8081"))
 @_address_options
 def up(listen: str | None, socket: str | None) -> None:
-    """Start the daemon in the background and wait until it is ready. One that runs already is left alone."""
+    """Start the daemon in the background and wait until it is ready. One that runs already is left alone.
+
+    A store that is found to be damaged is named; one of more than 256 MiB is not looked through, see `ureg doctor`.
+    """
+    from universal_registry.care.looking import damage
     from universal_registry.serving import up as start
 
     loaded = loaded_settings(listen=listen, socket=socket)
@@ -50,6 +54,8 @@ def up(listen: str | None, socket: str | None) -> None:
     started = start(loaded.settings)
     word = "runs already" if started.already else "started"
     write(f"daemon {word}: pid {started.pid}, {', '.join(started.addresses)}")
+    if not started.already and (found := damage(loaded.settings, most_bytes=256 << 20)):
+        warn([f"{found}: ureg restore FILE --replace puts a backup in its place"])
 
 
 @command("down", Example("ureg down"))

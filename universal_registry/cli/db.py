@@ -140,11 +140,12 @@ def to_postgres(output: str) -> None:
     All in one transaction: what stops it leaves both sides as they were. Readers, targets and peers go on from their
     places. The files are kept under other names. No daemon may run meanwhile.
     """
-    from universal_registry.care.restore import move_to_postgres
+    from universal_registry.care.moving import move_to_postgres
     from universal_registry.kernel.errors import StorageUnavailable, UsageError
     from universal_registry.kernel.world import SystemWorld
     from universal_registry.storage.home import is_initialised, none_here
     from universal_registry.storage.postgres_errors import TRIED_AGAIN
+    from universal_registry.storage.replacing import half_moved
 
     settings = current_settings()
     if settings.database is None:
@@ -152,7 +153,7 @@ def to_postgres(output: str) -> None:
             "the settings name no PostgreSQL database", hint="set REGISTRY_DB_HOST, see docs/how-to/postgresql.md"
         )
     places = Places(settings.home)
-    if not is_initialised(places, settings.key_file):
+    if not is_initialised(places, settings.key_file) and not half_moved(places):
         raise none_here(places)
     try:
         done = asyncio.run(move_to_postgres(settings, settings.database, SystemWorld()))

@@ -76,22 +76,26 @@ def _fix(loaded: Loaded, trouble: SettingError | None) -> None:
 
 def facts_of(loaded: Loaded, trouble: SettingError | None = None) -> Facts:
     """What is seen from outside, and what the registry answers. Each trouble is a fact, too. Changes nothing."""
-    from universal_registry.care.looking import look_at
+    from universal_registry.care.looking import look_at, look_at_backups
     from universal_registry.client.http import find_daemon
-    from universal_registry.kernel.errors import RegistryError
+    from universal_registry.kernel.errors import RegistryError, TimedOut, Unreachable
     from universal_registry.kernel.settings import Places
     from universal_registry.kernel.world import SystemWorld
 
-    settings = loaded.settings
-    facts = look_at(settings, SystemWorld(), answers=find_daemon(Places(settings.home)) is not None)
+    settings, world = loaded.settings, SystemWorld()
+    facts = look_at(settings, world, answers=find_daemon(Places(settings.home)) is not None)
     facts.settings_warnings, facts.settings_trouble = loaded.warnings, str(trouble or "")
-    if not facts.initialised:
+    if facts.frozen:
+        facts.answers, facts.silent = False, f"{facts.holder} stands still"
+    if not facts.initialised or facts.frozen:
         return facts
     try:
         with session(forgiving=True) as asked:
             facts.status, facts.keys = asked.read("/v1/-/status"), asked.read("/v1/-/keys")
             if asked.daemon is not None:
                 facts.health = asked.request("GET", "/health").json()
+        look_at_backups(facts, settings, world, str(facts.status["cursor"]).partition(".")[0])
     except RegistryError as error:
         facts.silent = str(error)
+        facts.answers = facts.answers and not isinstance(error, TimedOut | Unreachable)
     return facts

@@ -6,7 +6,7 @@ import click
 
 from universal_registry.cli.command import Example, answer_option, command
 from universal_registry.cli.output import tell, told_in_words, write, write_value
-from universal_registry.cli.session import session
+from universal_registry.cli.session import note, session
 from universal_registry.kernel.errors import Unreachable
 
 
@@ -26,6 +26,8 @@ def health(output: str) -> int:
         for name, worker in found["workers"].items():
             died = f", died {worker['deaths']} times" if worker["deaths"] else ""
             tell(f"  {name:<12} {worker['state']}{died}")
+        for warning in found["warnings"]:
+            note(warning)
     return 0 if found["status"] == "ok" else 1
 
 

@@ -15,6 +15,8 @@ from pwd import getpwnam
 
 from universal_registry.cli.service_layout import NAME, File, Layout
 from universal_registry.kernel.errors import Conflict, Forbidden, NotFound, RegistryError
+from universal_registry.kernel.world import SystemWorld
+from universal_registry.storage.durable import replaced_file
 
 Tell = Callable[[str], None]
 _ACCOUNT = "registry"
@@ -116,15 +118,10 @@ def _write(file: File, tell: Tell) -> None:
     if file.path.exists() and (file.keep or file.path.read_text(encoding="utf-8", errors="replace") == file.text):
         return
     file.path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.path.with_name(f".{file.path.name}.new")
-    temporary.unlink(missing_ok=True)
     mode = 0o600 if file.private else 0o644  # from the beginning: nobody reads it in between
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as new:
-        os.fchmod(new.fileno(), mode)
-        new.write(file.text)
-        new.flush()
-        os.fsync(new.fileno())
-    temporary.replace(file.path)
+    with replaced_file(file.path, SystemWorld().new_id(), mode=mode) as new:
+        os.fchmod(new.fileno(), mode)  # whatever the umask is
+        new.write(file.text.encode())
     tell(f"wrote {file.path}")
 
 

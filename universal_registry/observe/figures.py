@@ -142,11 +142,13 @@ class FiguresReader:
         """What `GET /v1/-/peers` answers."""
         self.compacted: Callable[[], Compacted] = Compacted
         self.backup_age: Callable[[], float | None] = lambda: None
+        self.backup_trouble: Callable[[], str] = str
+        """Why the scheduled backup that is due is not there, in one line."""
 
     async def gauges(self) -> Gauges:
         """Those of the metrics file. Raises StorageUnavailable, Corrupt."""
         depth = await self._lanes.depth()
-        lag = max(0, self._engine.lag())  # every lane's transport is a webhook, for now
+        lag = max(0, await self._engine.lag())  # every lane's transport is a webhook, for now
         return Gauges(
             db=(await self._health.db()).ok,
             queue_depth=depth.queue_depth + lag,

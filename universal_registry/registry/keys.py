@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from universal_registry.kernel.errors import KeyMismatch
 from universal_registry.kernel.world import World
@@ -17,11 +17,14 @@ from universal_registry.security.cipher import (
 from universal_registry.security.keyring import Keyring
 
 
-async def open_keys(files: Files, facts: Facts, keys: KeyStore, world: World, *, read_only: bool) -> Sealer:
+async def open_keys(
+    files: Files, facts: Facts, keys: KeyStore, world: World, *, read_only: bool, on_stranger: Callable[[str], None]
+) -> Sealer:
     """The sealer of a store. A new store gets a key file, or takes over the one that is there; never a sealed one.
 
     The store says which key seals; a home that has it only among its older ones, or that another daemon has left behind
-    in a rotation, is put right. Raises KeyMismatch when the key is missing or foreign.
+    in a rotation, is put right. `on_stranger` is told the id of a key that stood in the key file then, and that this
+    store has never known: somebody may have put it there. Raises KeyMismatch when the key is missing or foreign.
     """
     expected = facts.meta("key_fingerprint")
     ring = files.load(may_create=expected is None and not read_only, expected=expected)
@@ -30,10 +33,13 @@ async def open_keys(files: Files, facts: Facts, keys: KeyStore, world: World, *,
         await facts.claim_meta({"key_fingerprint": ring.fingerprint, "fingerprint_key": sealed})
         # Another daemon of the same database may have been first, with its own key.
         expected = facts.meta("key_fingerprint") or ""
-    ring = _sealing_as(expected, unwrapped(ring, (await keys.keys()).rows))
+    rows, stood_there = (await keys.keys()).rows, ring.primary
+    ring = _sealing_as(expected, unwrapped(ring, rows))
     sealer = Sealer(ring, open_fingerprint_key(ring, facts.meta("fingerprint_key") or ""))
     if not read_only:
         keep_files(files, ring)
+        if stood_there not in {ring.primary, *(row.kid for row in rows)}:
+            on_stranger(stood_there)
     sealer.reread = lambda: _sealing_as_before(files.load(), sealer.keyring)
     return sealer
 

@@ -14,7 +14,7 @@ from universal_registry.storage.copying import STORES, Batch, Point, carried, ch
 from universal_registry.storage.ddl import quoted
 from universal_registry.storage.postgres import PgDatabase
 from universal_registry.storage.postgres_errors import translated
-from universal_registry.storage.postgres_schema import apply_step, check_server
+from universal_registry.storage.postgres_schema import apply_step, check_server, turn
 from universal_registry.storage.registry_postgres import make_kinds
 from universal_registry.storage.sqlfiles import load_migrations, load_queries
 
@@ -75,6 +75,7 @@ async def postgres_source(settings: PostgresSettings, world: World) -> AsyncIter
 
 async def _point(connection: Any) -> Point:
     revision, chained, incarnation, key = await connection.fetchrow(_SQL["point"])
+    has_keys = await _is_there(connection, "registry", "sealing_keys")  # not in a store of an older version
     schema = {store: await connection.fetchval(_SQL["version"].replace("registry", store)) for store in STORES}
     return Point(
         engine=ENGINE,
@@ -83,6 +84,7 @@ async def _point(connection: Any) -> Point:
         hash=chained.hex(),
         schema=schema,
         key_fingerprint=key,
+        keys=tuple(row[0] for row in await connection.fetch(_SQL["keys"])) if has_keys else (),
     )
 
 
@@ -140,7 +142,8 @@ class PostgresSchemas:
             with translated(database.place):
                 await check_server(connection, database.place)
                 await connection.execute("SET idle_in_transaction_session_timeout = '300s'")
-                async with connection.transaction():
+                # Who opens the stores to write waits for its turn: nobody writes into schemas that go aside.
+                async with turn(connection), connection.transaction():
                     await self._clear(connection, database.place)
                     for store in ("registry", "propagation"):
                         await self._make(connection, store, point)

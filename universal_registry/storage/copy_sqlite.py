@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
@@ -27,10 +26,12 @@ from universal_registry.storage.database import translated
 from universal_registry.storage.ddl import quoted
 from universal_registry.storage.registry_sqlite import make_kinds
 from universal_registry.storage.sqlfiles import load_migrations, load_queries
+from universal_registry.storage.threads import in_thread
 
 ENGINE = "sqlite"
 _BUSY_MS = 5000
 _TABLES = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name"
+_KEYS = "SELECT kid FROM sealing_keys WHERE state <> 'retired' ORDER BY kid"
 _TRIGGERS = "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'"
 
 
@@ -60,9 +61,9 @@ class _Stores:
 
     async def batches(self) -> AsyncIterator[Batch]:
         for table in self.tables():
-            columns = self.columns(table)
+            columns = await in_thread(self.columns, table)
             batches = in_batches(table, columns, self.rows(table, columns))
-            while (batch := await asyncio.to_thread(_next, batches)) is not None:
+            while (batch := await in_thread(_next, batches)) is not None:
                 yield batch
 
 
@@ -85,15 +86,19 @@ async def sqlite_source(places: Places) -> AsyncIterator[SqliteSource]:
     Raises Corrupt, ReadOnlyStore, StoreLocked, StorageUnavailable.
     """
     with ExitStack() as stack, translated(places.registry_db):
-        files = {}
-        for store, path in (("propagation", places.propagation_db), ("registry", places.registry_db)):
-            connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-            stack.callback(connection.close)
-            connection.set_busy_timeout(_BUSY_MS)
-            connection.execute("BEGIN")
-            connection.execute("SELECT COUNT(*) FROM sqlite_schema").fetchall()  # the state is that of the first read
-            files[store] = connection
-        yield SqliteSource(files, _point(files))
+        yield await in_thread(_opened, places, stack)
+
+
+def _opened(places: Places, stack: ExitStack) -> SqliteSource:
+    files = {}
+    for store, path in (("propagation", places.propagation_db), ("registry", places.registry_db)):
+        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+        stack.callback(connection.close)
+        connection.set_busy_timeout(_BUSY_MS)
+        connection.execute("BEGIN")
+        connection.execute("SELECT COUNT(*) FROM sqlite_schema").fetchall()  # the state is that of the first read
+        files[store] = connection
+    return SqliteSource(files, _point(files))
 
 
 def _point(files: dict[str, apsw.Connection]) -> Point:
@@ -108,7 +113,13 @@ def _point(files: dict[str, apsw.Connection]) -> Point:
         hash=(bytes(head[0][1]) if head else GENESIS).hex(),
         schema={store: int(files[store].pragma("user_version")) for store in STORES},
         key_fingerprint=facts.get("key_fingerprint"),
+        keys=tuple(str(row[0]) for row in files["registry"].execute(_KEYS)) if _has_keys(files) else (),
     )
+
+
+def _has_keys(files: dict[str, apsw.Connection]) -> bool:
+    """A store of an older version has none of that table."""
+    return any(row[0] == "sealing_keys" for row in files["registry"].execute(_TABLES))
 
 
 class SqliteSink(_Stores):
@@ -125,7 +136,7 @@ class SqliteSink(_Stores):
         what, values = ", ".join(map(quoted, columns)), ", ".join("?" * len(columns))
         sql = f"INSERT INTO {quoted(name)} ({what}) VALUES ({values})"
         rows = [tuple(row[place] for place in places) for row in batch.rows]
-        await asyncio.to_thread(self.files[store].executemany, sql, rows)
+        await in_thread(self.files[store].executemany, sql, rows)
 
     async def name(self, point: Point, incarnation: str) -> None:
         registry, propagation = self.files["registry"], self.files["propagation"]

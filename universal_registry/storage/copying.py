@@ -56,7 +56,8 @@ class Summary(msgspec.Struct, frozen=True):
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a source stands. `schema`: the number of the newest migration of each store. `hash`: of the chain, hex."""
+    """Where a source stands. `schema`: the number of the newest migration of each store. `hash`: of the chain, hex.
+    `keys`: the ids of all keys that something in it may be sealed with, as far as the store knows them."""
 
     engine: str
     incarnation: str
@@ -64,6 +65,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     hash: str
     schema: dict[str, int]
     key_fingerprint: str | None
+    keys: tuple[str, ...] = ()
 
 
 class Tables:

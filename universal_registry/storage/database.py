@@ -25,6 +25,7 @@ from universal_registry.kernel.errors import (
 from universal_registry.storage.checkpoints import Checkpoints
 from universal_registry.storage.held import Held
 from universal_registry.storage.sqlfiles import load_migrations
+from universal_registry.storage.threads import to_the_end
 
 Rows = list[tuple[Any, ...]]
 Params = Sequence[Any] | dict[str, Any]
@@ -34,6 +35,8 @@ _CACHE_KIB = 8192
 """Of the writer: the pages of a group of writes, and the inner nodes of the trees of a million records."""
 _ENOUGH_BYTES = 1 << 20
 """Free space with which a write that found none is expected to succeed again."""
+_NO_ROOM = 64 << 10
+"""With less of it a file system is full: SQLite could not make the file beside a database that its readers share."""
 _FSYNC_FAILURES = (
     apsw.SQLITE_IOERR_FSYNC,
     apsw.SQLITE_IOERR_DIR_FSYNC,
@@ -70,6 +73,8 @@ class Database:
         self._scans: Executor = ThreadPoolExecutor(1, thread_name_prefix=f"scan{path.suffixes[0]}")
         self._broken: str | None = None
         self._full: str | None = None
+        self._turns = 0
+        """Counts the beginnings and the ends of transactions: odd while there is one."""
 
     @classmethod
     def open(
@@ -230,14 +235,23 @@ class Database:
                 raise StorageUnavailable(self._broken, hint="restart the daemon; it checks the store as it starts")
             with translated(self.path):
                 self.writer.execute("BEGIN IMMEDIATE")
+            self._turns += 1
             try:
                 yield
-                await _to_the_end(asyncio.get_running_loop().run_in_executor(self._commits, self._commit))
+                await to_the_end(asyncio.get_running_loop().run_in_executor(self._commits, self._commit))
                 self._full = None
             except BaseException as error:
                 self._full = error.message if isinstance(error, StorageFull) else self._full
                 self._rollback()
                 raise
+            finally:
+                self._turns += 1
+
+    @property
+    def state(self) -> int | None:
+        """A number: what was read while it was this one is so as long as it stays, the file having one owner. None: a
+        transaction is open, or it is not ours to write."""
+        return None if self.read_only or self._turns & 1 else self._turns
 
     async def vacuum(self) -> None:
         """Write the file anew without what is free in it. Nobody writes meanwhile, and it takes as much space again.
@@ -245,7 +259,7 @@ class Database:
         if self._lock is None:
             self._lock = asyncio.Lock()
         async with self._lock:
-            await _to_the_end(asyncio.get_running_loop().run_in_executor(self._commits, self._vacuum))
+            await to_the_end(asyncio.get_running_loop().run_in_executor(self._commits, self._vacuum))
 
     def _vacuum(self) -> None:
         with translated(self.path):
@@ -299,19 +313,6 @@ class Database:
                 connection.close()
 
 
-async def _to_the_end(commit: asyncio.Future[None]) -> None:
-    """Wait for a COMMIT, whoever cancels meanwhile: its connection must not be touched before it has ended."""
-    cancelled: asyncio.CancelledError | None = None
-    while not commit.done():
-        try:
-            await asyncio.wait([commit])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled from commit.exception()
-    commit.result()
-
-
 class translated:  # noqa: N801 - used as the verb that it is
     """A block in which SQLite's errors become ours. A class: it stands around every statement, where a generator would
     cost as much as some of them."""
@@ -333,9 +334,11 @@ def translate(error: apsw.Error, path: Path) -> RegistryError:
     """The error of our tree that an SQLite error stands for. `data["sqlite"]` is its extended result code."""
     code = getattr(error, "extendedresult", 0)
     text = str(error)
+    full = isinstance(error, apsw.FullError)
+    # Where the file beside a database that readers share cannot be made, SQLite does not say why.
+    if full or (isinstance(error, apsw.IOError | apsw.CantOpenError) and _is_full(path)):
+        return StorageFull(f"no space left for {path}", hint="free some space; writes then work again", sqlite=code)
     match error:
-        case apsw.FullError():
-            return StorageFull(f"no space left for {path}", hint="free some space; writes then work again", sqlite=code)
         case apsw.ReadOnlyError() | apsw.CantOpenError() | apsw.PermissionsError():
             return ReadOnlyStore(
                 f"{path} cannot be opened for this: {text}", hint="check the folder's owner and mode", sqlite=code
@@ -363,6 +366,13 @@ def _connect(path: Path, *, read_only: bool) -> apsw.Connection:
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
     return connection
+
+
+def _is_full(path: Path) -> bool:
+    try:
+        return _free_bytes(path) < _NO_ROOM
+    except OSError:
+        return False
 
 
 def _free_bytes(path: Path) -> int:

@@ -10,8 +10,9 @@ from universal_registry.kernel.errors import NotFound, ReadOnlyStore, StorageFul
 from universal_registry.kernel.settings import Places
 from universal_registry.kernel.world import World
 from universal_registry.security.tokens import hash_token, new_token
+from universal_registry.storage.durable import new_file
 from universal_registry.storage.keyfile import private_folder
-from universal_registry.storage.replacing import is_pending
+from universal_registry.storage.replacing import half_moved, is_pending
 
 
 def is_initialised(places: Places, key: Path, *, files: bool = True) -> bool:
@@ -30,6 +31,8 @@ def none_here(places: Places, *, files: bool = True) -> NotFound:
     """Why there is no registry to be opened here: nothing was ever made, or one of its files is gone."""
     if files and is_pending(places):
         return NotFound(f"a restore into {places.home} was cut short", hint="ureg up finishes it, or: ureg init")
+    if files and half_moved(places):
+        return NotFound(f"the move of {places.home} to PostgreSQL was cut short", hint="ureg db to-postgres ends it")
     if files and places.registry_db.is_file() and places.registry_db.stat().st_size > 0:
         return NotFound(
             f"the propagation store {places.propagation_db} is missing; the registry beside it is there",
@@ -77,15 +80,8 @@ def _make_token(path: Path, world: World) -> None:
     """It appears whole or not at all, and whoever is first has made it."""
     if path.exists():
         return
-    temporary = path.with_name(f".{path.name}.{world.new_id()}.tmp")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(new_token(world) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(temporary, path)
+        with new_file(path, world.new_id()) as file:
+            file.write(f"{new_token(world)}\n".encode("ascii"))
     except FileExistsError:
         pass
-    finally:
-        temporary.unlink(missing_ok=True)

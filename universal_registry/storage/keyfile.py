@@ -25,9 +25,9 @@ from universal_registry.kernel.errors import (
 from universal_registry.kernel.settings import Settings
 from universal_registry.kernel.world import World
 from universal_registry.security.keyring import Keyring, kid_of, new_key, parse_key
+from universal_registry.storage.durable import UNFINISHED, new_file, replaced_file, sync
 
 _MOST_BYTES = 4096
-_REPLACING = ".new"
 
 
 def load_or_create_key(path: Path, world: World, *, may_create: bool, expected: str | None = None) -> Keyring:
@@ -84,7 +84,7 @@ class KeyFiles:
             self._sweep()
             if key not in map(_read, _older(folder)):
                 _create(folder / f"{kid_of(key)}.key", key + b"\n", self._world.new_id())
-            _sync_folder(self.path.parent)
+            sync(self.path.parent)
         except OSError as error:
             _fail(error, folder)
 
@@ -104,7 +104,8 @@ class KeyFiles:
                     return
                 else:
                     self.keep(before)
-            _replace(self.path, key, self._world.new_id())
+            with replaced_file(self.path, self._world.new_id()) as file:
+                file.write(key + b"\n")
         except OSError as error:
             _fail(error, self.path)
 
@@ -122,13 +123,13 @@ class KeyFiles:
                 if kid_of(_read(file)) == kid:
                     file.unlink()
             if _exists(folder):
-                _sync_folder(folder)
+                sync(folder)
         except OSError as error:
             _fail(error, folder)
 
     def _sweep(self) -> None:
-        """Remove what a kill left of a replacement. The caller owns the store: nobody else is at it."""
-        for left in self.path.parent.glob(f".{self.path.name}.*{_REPLACING}"):
+        """Remove what a kill left of a key file. The caller owns the store: nobody else is at it."""
+        for left in self.path.parent.glob(f".{self.path.name}.*{UNFINISHED}"):
             left.unlink(missing_ok=True)
 
 
@@ -167,36 +168,12 @@ def _missing(path: Path, expected: str | None) -> KeyMismatch:
 
 def _create(path: Path, data: bytes, unique: str) -> bool:
     """The whole file appears at once or not at all, and only one maker wins: whether it was this one."""
-    temporary = path.with_name(f".{path.name}.{unique}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with new_file(path, unique) as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(temporary, path, follow_symlinks=False)
-        except FileExistsError:
-            return False  # another process was first: its key is the key
-        _sync_folder(path.parent)
-        return True
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _replace(path: Path, key: bytes, unique: str) -> None:
-    """The file holds the old key or the new one, whole, at every moment."""
-    temporary = path.with_name(f".{path.name}.{unique}{_REPLACING}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(key + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    except FileExistsError:
+        return False  # another process was first: its key is the key
+    return True
 
 
 def _exists(path: Path) -> bool:
@@ -206,14 +183,6 @@ def _exists(path: Path) -> bool:
     except FileNotFoundError:
         return False
     return True
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _older(folder: Path) -> list[Path]:
@@ -289,13 +258,18 @@ def _check_private(path: Path, status: os.stat_result, mode: str) -> None:
     """Owned by this user, and without a permission bit for anyone else."""
     quoted = shlex.quote(str(path))
     if status.st_uid != os.geteuid():
+        command = f"chown {os.geteuid()} {quoted}"
         raise KeyMismatch(
             f"{path} belongs to user {status.st_uid}, not to {os.geteuid()}, who runs this",
-            hint=f"run as its owner, or: chown {os.geteuid()} {quoted}",
+            hint=f"run as its owner, or: {command}",
+            command=command,
         )
     if status.st_mode & 0o077:
+        command = f"chmod {mode} {quoted}"
         raise KeyMismatch(
-            f"{path} is open to others (mode {stat.S_IMODE(status.st_mode):04o})", hint=f"run: chmod {mode} {quoted}"
+            f"{path} is open to others (mode {stat.S_IMODE(status.st_mode):04o})",
+            hint=f"run: {command}",
+            command=command,
         )
 
 

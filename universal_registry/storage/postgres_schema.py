@@ -25,14 +25,13 @@ async def bring_up(
     for a schema that is not up to date when `read_only`.
     """
     await check_server(connection, place)
-    missing = await missing_steps(connection, store, place)
     if read_only:
-        if missing:
+        if missing := await missing_steps(connection, store, place):
             last, newest = missing[0].number - 1, missing[-1].number
             raise Conflict(f"{place} has schema {store} {last}, not yet {newest}", hint="run: ureg init")
         return
-    async with _turn(connection):
-        for step in missing:
+    async with turn(connection):
+        for step in await missing_steps(connection, store, place):
             await apply_step(connection, store, step)
         if prepare is not None:
             async with connection.transaction():
@@ -68,8 +67,9 @@ async def apply_step(connection: PgConnection, store: str, step: Migration) -> N
 
 
 @asynccontextmanager
-async def _turn(connection: PgConnection) -> AsyncIterator[None]:
-    """The lock is the session's, not a transaction's: one that begins after it sees all that those before us made."""
+async def turn(connection: PgConnection) -> AsyncIterator[None]:
+    """Nobody else makes or opens the stores meanwhile, but to read. The lock is the session's, not a transaction's: one
+    that begins after it sees all that those before us made."""
     await connection.execute("SET lock_timeout = '60s'")
     await connection.execute(f"SELECT pg_advisory_lock({_LOCK})")
     await connection.execute("RESET lock_timeout")

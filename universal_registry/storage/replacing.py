@@ -7,17 +7,21 @@ end. A file that still waits there has not been put in place.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
 
 from universal_registry.kernel.errors import StorageUnavailable
 from universal_registry.kernel.settings import Places
+from universal_registry.storage.durable import sync
 from universal_registry.storage.lock import StoreLock
 
+MOVED = ".moved-to-postgresql"
 _COMMITTED = ".restored"
 _ENDING = "ending"
-_BESIDE = ("-shm", "-wal", "")
+_INDEX = "-shm"
+_BESIDE = (_INDEX, "-wal", "")
 
 
 def folder_of(places: Places) -> Path:
@@ -35,10 +39,10 @@ def replace_stores(made: Path, places: Places, ending: str) -> str:
     the end of its name. What went aside, in words. The lock must be held. Raises StorageUnavailable."""
     try:
         (made / _ENDING).write_text(ending, "ascii")
-        _sync(made / _ENDING)
-        _sync(made)
+        sync(made / _ENDING)
+        sync(made)
         os.rename(made, folder_of(places) / _COMMITTED)
-        _sync(folder_of(places))
+        sync(folder_of(places))
     except OSError as error:
         raise _said(error) from None
     return _go_on(places)
@@ -70,14 +74,14 @@ def _go_on(places: Places) -> str:
             if new.exists():
                 _give_as(new, file)
                 aside = put_aside(file, ending) or aside
-                _sync(folder)
+                sync(folder)
                 os.rename(new, file)
-        _sync(folder)
+        sync(folder)
         done = committed.with_name(f"{_COMMITTED}-done")
         shutil.rmtree(done, ignore_errors=True)  # of one that was killed in the next line but one
         os.rename(committed, done)
         shutil.rmtree(done)
-        _sync(folder)
+        sync(folder)
     except OSError as error:
         raise _said(error) from None
     return aside
@@ -91,25 +95,46 @@ def _give_as(new: Path, old: Path) -> None:
         os.chmod(new, was.st_mode & 0o777)
 
 
+def put_stores_aside(places: Places, ending: str) -> str:
+    """Both files get `ending` at the end of their names, the registry's last. What went, in words. The lock must be
+    held. Raises StorageUnavailable."""
+    folder, aside = folder_of(places), ""
+    try:
+        for file in (places.propagation_db, places.registry_db):
+            aside = put_aside(folder / file.name, ending) or aside
+            sync(folder)
+    except OSError as error:
+        raise _said(error) from None
+    return aside
+
+
+def half_moved(places: Places) -> str:
+    """The ending of the file that has gone aside, where a move to PostgreSQL was cut short after its commit; or
+    nothing."""
+    folder, gone = folder_of(places), places.propagation_db.name
+    if _holds(folder / gone) or not _holds(places.registry_db):
+        return ""
+    aside = sorted(each.name for each in folder.glob(f"{gone}{MOVED}*") if not each.name.endswith(("-shm", "-wal")))
+    return aside[-1].removeprefix(gone) if aside else ""
+
+
+def _holds(file: Path) -> bool:
+    return file.is_file() and file.stat().st_size > 0
+
+
 def put_aside(file: Path, ending: str) -> str:
     """With what SQLite keeps beside it, which belongs to it: a WAL holds what was acknowledged. What went, in words."""
     found = ""
     for beside in _BESIDE:
-        old = Path(f"{file}{beside}")
-        if old.exists() and old.stat().st_size == 0:
-            old.unlink()  # nothing is in it, and what it would be named like may be there
+        old, new = Path(f"{file}{beside}"), Path(f"{file}{ending}{beside}")
+        if old.exists() and (beside == _INDEX or old.stat().st_size == 0):
+            old.unlink()  # nothing is in it that SQLite does not make anew, and a file of its new name may be there
         elif old.exists():
-            os.rename(old, f"{file}{ending}{beside}")
+            if new.exists():
+                raise FileExistsError(errno.EEXIST, "something of that name is there already", str(new))
+            os.rename(old, new)
             found = f"files that end in {ending}"
     return found
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _said(error: OSError) -> StorageUnavailable:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,7 +33,7 @@ def test_a_backup_goes_to_another_machine(offline: Ureg, tmp_path: Path) -> None
     ureg("db", "check", *there)
     ureg("key", "verify", *there)
     ureg("restore", "one.backup", "--replace")
-    ureg("restore", "nothing.backup", code=6)
+    ureg("restore", "nothing.backup", code=3)
     assert json.loads((ureg.home / "care.json").read_text())["key_backup"]["kids"]
 
 
@@ -63,6 +65,76 @@ def test_the_daemon_makes_backups_by_the_clock(offline: Ureg, wait_for: Callable
         ureg("down")
     (made,) = folder.glob("ureg-*.backup")
     ureg("restore", str(made), "--replace")
+
+
+def test_a_backup_that_is_not_made_is_said_everywhere(
+    offline: Ureg, wait_for: Callable[[Callable[[], object]], bool]
+) -> None:
+    ureg = offline
+    folder = ureg.folder / "kept"
+    folder.write_text("a file in its place")
+    ureg("up", REGISTRY_BACKUP_FOLDER=str(folder))
+
+    def warned() -> list[str]:
+        found = json.loads(ureg("status", "-o", "json").stdout)["warnings"]
+        return [each for each in found if "no backup is made since" in each]
+
+    try:
+        assert wait_for(warned)
+        assert str(folder) in warned()[0]
+        health = json.loads(ureg("health", "-o", "json").stdout)
+        assert health["status"] == "ok", "the daemon does its work"
+        assert health["warnings"][0].startswith("no backup is made since")
+        assert str(folder) not in health["warnings"][0], "anybody may ask"
+        assert "no backup is made since" in ureg("health").stderr
+        found = json.loads(ureg("doctor", "-o", "json", code=1, REGISTRY_BACKUP_FOLDER=str(folder)).stdout)
+        assert [each["state"] for each in found if each["name"] == "made"] == ["fail"]
+    finally:
+        ureg("down")
+
+
+def test_a_backup_goes_through_a_pipe(offline: Ureg) -> None:
+    ureg = offline
+    ureg("set", "alias", "gs", "command=git status")
+    words = [sys.executable, "-P", "-m", "universal_registry", "backup", "-"]
+    done = subprocess.run(words, cwd=ureg.folder, env=ureg.environ, capture_output=True, check=True)
+    path = ureg.folder / "piped.backup"
+    path.write_bytes(done.stdout)
+    assert b"standard output" in done.stderr
+    assert not (ureg.folder / "-").exists()
+    ureg("restore", str(path), "--replace")
+    assert ureg("get", "alias", "gs", "-o", "name").stdout
+
+
+def test_all_keys_that_a_backup_may_need_are_named(offline: Ureg) -> None:
+    ureg = offline
+    ureg("set", "secret", "token", "value=canary")
+    ureg("key", "backup", "old.keys", "--passphrase-file", "-", stdin=PASSPHRASE)
+    ureg("key", "rotate")
+    ureg("key", "backup", "new.keys", "--passphrase-file", "-", stdin=PASSPHRASE)
+    made = json.loads(ureg("backup", "one.backup", "-o", "json").stdout)
+    assert len(made["keys"]) == 2
+    assert made["fingerprint"].startswith(made["keys"][0])
+    there = ("--home", str(ureg.folder / "there"))
+    assert "key" in ureg("restore", "one.backup", "--keys", "old.keys", *there, stdin=PASSPHRASE, code=5).stderr
+    done = ureg("restore", "one.backup", "--keys", "new.keys", "-o", "json", *there, stdin=PASSPHRASE)
+    assert json.loads(done.stdout)["without"] == []
+    ureg("key", "verify", *there)
+
+
+def test_up_names_a_store_that_is_damaged(offline: Ureg) -> None:
+    """In a page that nobody needs to start: the middle of what one record holds."""
+    ureg = offline
+    ureg("set", "alias", "long", "--file", "-", stdin=json.dumps({"spec": {"command": "x" * 40_000}}))
+    file = ureg.home / ".universal_registry.db"
+    text = bytearray(file.read_bytes())
+    full = [at for at in range(0, len(text), 4096) if text[at + 4 : at + 4096] == b"x" * 4092]
+    text[full[1] : full[1] + 4] = b"\xff" * 4  # where the record goes on
+    file.write_bytes(text)
+    try:
+        assert "is damaged" in ureg("up").stderr
+    finally:
+        ureg("down")
 
 
 def test_it_moves_to_postgresql(offline: Ureg, postgres: pgserver.Server) -> None:

@@ -19,6 +19,8 @@ def answers(facts: Facts) -> Said:
     """The one that holds the store answers."""
     if not facts.holder_is_daemon or facts.answers:
         return ok("it answers") if facts.answers else skip("none runs")
+    if facts.frozen:
+        return fail(f"{facts.holder} was told to stand still (SIGSTOP)", f"kill -CONT {facts.frozen}")
     return fail(f"{facts.holder} holds the store and does not answer", "ureg down")
 
 

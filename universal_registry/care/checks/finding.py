@@ -42,9 +42,10 @@ class Said(NamedTuple):
 class Facts(msgspec.Struct, kw_only=True):
     """What was seen of a registry, without changing anything. What could not be seen is None, or empty.
 
-    `modes`: permission bits by the name of a file or folder. `broken`: what the engine says of each store. `status`,
-    `health`, `keys`: what the registry answers; `silent`: why it does not. `sizes`: bytes. `half`: why what is there is
-    no registry, and `half_command` what mends it.
+    `modes`: permission bits by the name of a file or folder. `broken`: what the engine says of each store; `unread`:
+    why it could not look. `status`, `health`, `keys`: what the registry answers; `silent`: why it does not. `sizes`:
+    bytes. `half`: why what is there is no registry, and `half_command` what mends it. `key_replaced`: the id of a key
+    that stands in the place of the one that seals. `frozen`: the process id of a holder that was told to stand still.
     """
 
     now: datetime
@@ -59,13 +60,17 @@ class Facts(msgspec.Struct, kw_only=True):
     half_command: str = ""
     holder: str = ""
     holder_is_daemon: bool = False
+    frozen: int = 0
     answers: bool = False
     stale_address: bool = False
     port_taken: str = ""
     broken: dict[str, str] = {}
+    unread: str = ""
     pending: int = 0
     newer: str = ""
     key_trouble: str = ""
+    key_command: str = "ureg key restore FILE"
+    key_replaced: str = ""
     silent: str = ""
     status: dict[str, Any] = {}
     health: dict[str, Any] = {}

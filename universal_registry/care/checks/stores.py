@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import datetime
 
 from universal_registry.care.checks.finding import Check, Facts, Need, Said, fail, ok, skip, warn
@@ -14,6 +15,8 @@ def sound(facts: Facts) -> Said:
     """The engine finds nothing wrong with the stores."""
     for store, what in facts.broken.items():
         return fail(f"{store}: {what}", "ureg restore FILE --replace")
+    if facts.unread:
+        return skip(facts.unread)
     if facts.engine != "sqlite":
         return skip("the server is; ureg db check looks at each row")
     return ok("the engine finds nothing wrong (ureg db check looks at each row)")
@@ -40,6 +43,10 @@ def readable(facts: Facts) -> Said:
     """The registry opens."""
     if facts.silent and facts.settings_trouble and not facts.answers:
         return skip("the settings cannot be read")
+    if facts.silent and facts.key_trouble:
+        return skip("its key cannot be used")
+    if facts.silent and facts.holder_is_daemon and not facts.answers:
+        return skip("the daemon does not answer")
     return fail(facts.silent, "ureg status") if facts.silent else ok("it opens")
 
 
@@ -47,7 +54,12 @@ def key(facts: Facts) -> Said:
     """The key is there, and it is the one. A new one is never made over sealed data: removing it loses everything."""
     if facts.settings_trouble:
         return skip("the settings, which may name another, cannot be read")
-    return fail(facts.key_trouble, "ureg key restore FILE") if facts.key_trouble else ok("it is the one")
+    if facts.key_trouble:
+        return fail(facts.key_trouble, facts.key_command)
+    if facts.key_replaced:
+        why = f"the key file holds key {facts.key_replaced}, which does not seal"
+        return warn(f"{why}; the one that does is in config/keys, and put there by the next write", "ureg key ls")
+    return ok("it is the one")
 
 
 def key_age(facts: Facts) -> Said:
@@ -86,6 +98,16 @@ def backup(facts: Facts) -> Said:
     return warn("there is none", "ureg backup FILE")
 
 
+def made(facts: Facts) -> Said:
+    """The daemon makes those that it is to make."""
+    if not facts.backup_folder:
+        return ok("it is to make none")
+    wrong = [each for each in facts.status.get("warnings", []) if "backup" in each.split(": ")[0]]
+    if wrong:
+        return fail(wrong[0], f"ls -ld {shlex.quote(facts.backup_folder)}")
+    return ok("it makes them") if facts.answers else skip("none runs")
+
+
 def drill(facts: Facts) -> Said:
     """It was tried whether a backup comes back."""
     done = facts.marks.get("drill")
@@ -105,5 +127,6 @@ CHECKS = (
     Check("keys", "rotation", rotation, Need.ANSWER),
     Check("keys", "backup", key_backup, Need.REGISTRY),
     Check("backups", "newest", backup, Need.REGISTRY),
+    Check("backups", "made", made, Need.ANSWER),
     Check("backups", "drill", drill, Need.REGISTRY),
 )

@@ -17,6 +17,10 @@ WHERE c.table_schema = ANY ($1::text[]) AND c.is_identity = 'YES';
 SELECT h.revision, h.hash, h.incarnation, (SELECT m.value FROM registry.meta AS m WHERE m.key = 'key_fingerprint')
 FROM registry.head AS h;
 
+-- name: keys
+-- The keys that something may be sealed with.
+SELECT kid FROM registry.sealing_keys WHERE state <> 'retired' ORDER BY kid;
+
 -- name: version
 -- The newest migration.
 SELECT coalesce(max(number), 0) FROM registry.migrations;

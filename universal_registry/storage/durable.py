@@ -1,0 +1,80 @@
+"""Files that are there whole or not at all, whatever cuts the writing short, power cuts included."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+UNFINISHED = ".part"
+"""How the draft of a file ends, which is `.NAME.UNIQUE.part` beside it: a kill may leave one."""
+
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
+
+
+@contextlib.contextmanager
+def new_file(path: Path, unique: str, *, mode: int = 0o600) -> Iterator[BinaryIO]:
+    """A file to write into, which is at `path` after the block, durably, and replaces nothing: of several makers one
+    wins. Raises FileExistsError when something is there by then, OSError; what the block raises leaves nothing."""
+    with _draft(path, unique, mode) as (draft, file):
+        yield file
+        _finish(file)
+        _appear(draft, path)
+
+
+@contextlib.contextmanager
+def replaced_file(path: Path, unique: str, *, mode: int = 0o600) -> Iterator[BinaryIO]:
+    """As `new_file`, in the place of what is there: `path` is the old file or the new one, whole, at every moment."""
+    with _draft(path, unique, mode) as (draft, file):
+        yield file
+        _finish(file)
+        draft.replace(path)
+        sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """What was written into a file, or the names in a folder, outlive a power cut. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _draft(path: Path, unique: str, mode: int) -> Iterator[tuple[Path, BinaryIO]]:
+    draft = path.with_name(f".{path.name}.{unique}{UNFINISHED}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield draft, file
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _finish(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _appear(draft: Path, path: Path) -> None:
+    try:
+        os.link(draft, path)  # unlike a rename, it replaces nothing
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        _claim(draft, path)  # FAT, exFAT and some network file systems have no second name for a file
+    sync(path.parent)
+
+
+def _claim(draft: Path, path: Path) -> None:
+    """An empty file makes the name ours, then the draft takes its place. Killed in between, the empty one is left."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    try:
+        draft.replace(path)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
