@@ -14,7 +14,7 @@ from universal_registry.kernel.errors import Invalid
 from universal_registry.kernel.ids import DEFAULT_NAMESPACE
 from universal_registry.registry.drafts import Document
 from universal_registry.registry.record import Record, document
-from universal_registry.registry.rehearsal import Foretold, rehearse
+from universal_registry.registry.rehearsal import Foretold, Rehearsed, rehearse
 from universal_registry.registry.reverting import rollback, undelete, undo
 
 
@@ -73,7 +73,11 @@ async def _done(context: Context, call: Call, made: list[Document], message: str
 
 
 async def _foretold(context: Context, call: Call, operations: list[Document], *, strict: bool = False) -> Response:
-    found = await rehearse(context.service, operations, actor=call.who, strict=strict)
+    return foretold_answer(context, await rehearse(context.service, operations, actor=call.who, strict=strict))
+
+
+def foretold_answer(context: Context, found: Rehearsed) -> Response:
+    """What a rehearsal came to."""
     results = [_result(context, each) for each in found.each]
     return json_response({"revision": found.revision, "results": results, "warnings": list(found.warnings)})
 

@@ -16,6 +16,7 @@ class Param(NamedTuple):
 
 
 MESSAGE = Param("message", "why, for the log; at most 1,000 characters")
+MODE = Param("mode", "`put` (a document is the whole record; if absent) or `merge`")
 BY_CLASS = Param("class", "a classification, whose kind it is when the path says `-` for the kind")
 THERE = Param("namespace", "of the record")
 STRICT = Param("strict", "refuse fields that the catalogue does not declare", "boolean")

@@ -25,7 +25,7 @@ _SHAPE = Shape(
         Column("ACTOR", "actor"),
         Column("ACTION", "action"),
         Column("SUBJECT", "subject"),
-        Column("DETAILS", lambda item: _details(item["details"])),
+        Column("DETAILS", lambda item: _details(item["details"]), long=True),
     ),
     lambda item: f"{item['trail']}/{item['place']}",
 )

@@ -54,6 +54,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("delete", _RECORDS, "Remove records", "delete", "delete"),
     Entry("undelete", _RECORDS, "Bring a deleted record back", "reverting", "undelete"),
     Entry("apply", _RECORDS, "Create or replace records from files, all or nothing", "apply", "apply"),
+    Entry("promote", _RECORDS, "Make the records of one environment those of the next", "promote", "promote"),
     Entry("diff", _RECORDS, "What apply would change; exit 1 when anything", "diff", "diff"),
     Entry("patch", _RECORDS, "Change a record by a JSON patch or a merge patch", "patch", "patch"),
     Entry("history", _RECORDS, "What was done to a record, when, by whom and why", "history", "history"),
@@ -90,8 +91,10 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("webhook", _SENDING, "Test all targets; verify a captured request; public keys", "webhook", "webhook"),
     Entry("listen", _SENDING, "Receive events here, and print them", "listen", "listen"),
     Entry("stream", _SENDING, "Over a WebSocket: tail, publish, send, receive, status", "stream", "stream"),
+    Entry("follow", _SENDING, "Follow the changes of a registry elsewhere", "follow", "follow"),
     Entry("nexus", _SENDING, "Studios that keep a copy: bind, sync, stream, history", "nexus", "nexus"),
     Entry("enable-stream", _SENDING, "Make a stream for data of your own", "stream", "enable_stream"),
+    Entry("run", _MACHINE, "Run a command with the variables of an environment", "run", "run"),
     Entry("scan", _MACHINE, "Register what this machine has", "scan", "scan"),
 )
 

@@ -10,6 +10,7 @@ import click
 from universal_registry.cli.command import Command, Example, Group, output_option
 from universal_registry.cli.output import Column, Shape, emit, tell
 from universal_registry.cli.session import loaded_settings, note, warn
+from universal_registry.environment import Given
 from universal_registry.kernel.errors import NotFound, UsageError
 from universal_registry.kernel.settings import GROUPS
 
@@ -89,7 +90,8 @@ def set_(setting: str, value: str) -> None:
     if group not in _GROUPED or not key:
         variable = f"REGISTRY_{setting.upper()}"
         raise UsageError(f"{setting} is not kept in config.py", hint=f"set {variable} where the daemon is started")
-    checked = getattr(getattr(loaded_settings(**{setting: value}).settings, group), key)
+    given = Given(value, f"{setting} VALUE")
+    checked = getattr(getattr(loaded_settings(**{setting: given}).settings, group), key)
     path = known.settings.home / "config.py"
     change(path, _GROUPED[group], key, checked)
     tell(f"{setting} is {checked} in {path}")

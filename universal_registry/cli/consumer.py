@@ -51,7 +51,7 @@ def consumer() -> None:
 )
 @output_option()
 def add(name: str, select: tuple[str, ...], start: str, output: str) -> None:
-    """Make a consumer, or change what it reads. It reads by `GET /v1/-/watch?consumer=NAME`."""
+    """Make a consumer, or change what it reads. It reads by `ureg get -w --consumer NAME`."""
     body = {"select": list(select), "start": start}
     with session() as asked:
         emit([asked.request("PUT", f"{_PATH}/{quote(name)}", json=body).json()], output, _SHAPE, single=True)

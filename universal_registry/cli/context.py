@@ -9,12 +9,13 @@ from typing import Any
 import click
 
 from universal_registry.cli.command import Command, Example, Group, output_option
-from universal_registry.cli.contexts import Context, chosen, one, read, write
+from universal_registry.cli.contexts import HOME, Context, chosen, one, read, registry_url, write
 from universal_registry.cli.output import Column, Shape, emit, tell
+from universal_registry.cli.session import note
+from universal_registry.environment import environment
 from universal_registry.kernel.errors import NotFound, UsageError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
-_URL = re.compile(r"(https?)://(\[[0-9A-Fa-f:.]+\]|[^\s/:\[\]@?#]+)(?::([0-9]{1,5}))?/?", re.ASCII)
 _SHAPE = Shape(
     "contexts: ureg context add NAME FOLDER|URL",
     (
@@ -82,7 +83,8 @@ def add(name: str, place: str, token_file: str | None, ca: str | None) -> None:
         raise UsageError(f"{name!r:.80} is no name of a context", hint="letters, digits, dots, - and _")
     current, contexts = read()
     if "://" in place:
-        made = Context(name, url=_url(place), token_file=_file(token_file, "token"), ca_file=_file(ca, "authority"))
+        url = registry_url(place)
+        made = Context(name, url=url, token_file=_file(token_file, "token"), ca_file=_file(ca, "authority"))
         if ca and not place.startswith("https://"):
             raise UsageError("--ca is for https://")
     elif token_file or ca:
@@ -91,16 +93,6 @@ def add(name: str, place: str, token_file: str | None, ca: str | None) -> None:
         made = Context(name, home=os.path.abspath(os.path.expanduser(place)))
     write(current, {**contexts, name: made})
     tell(f"context {name} {'changed' if name in contexts else 'added'}")
-
-
-def _url(text: str) -> str:
-    match = _URL.fullmatch(text)
-    port = int(match[3] or (443 if match[1] == "https" else 80)) if match else 0
-    if match is None or not 0 < port < 65536:
-        raise UsageError(f"{text!r:.80} is no URL of a registry", hint="such as https://registry.example:8443")
-    if match[1] == "http" and match[2].lower() not in ("localhost", "127.0.0.1", "[::1]"):
-        raise UsageError(f"{text!r:.80} would send the token in clear", hint="https://, or http:// on this machine")
-    return f"{match[1]}://{match[2]}:{port}"
 
 
 def _file(path: str | None, what: str) -> str | None:
@@ -123,6 +115,21 @@ def use(name: str) -> None:
         one(contexts, name)
     write(None if name == "-" else name, contexts)
     tell("no context is in use" if name == "-" else f"context {name} is in use")
+    _tell_what_counts_more(name)
+
+
+def _tell_what_counts_more(name: str) -> None:
+    """Whoever has chosen one is told when commands go elsewhere all the same."""
+    here, known = chosen(), environment()
+    if name == "-" or (here is not None and here.name == name and HOME.get() is None):
+        return
+    if (said := known.get("REGISTRY_CONTEXT")) and here is not None:
+        note(f"warning: commands here are for context {said}: REGISTRY_CONTEXT counts more; unset it")
+    elif said := known.get("REGISTRY_HOME"):
+        note(
+            f"warning: commands here are for {said}: REGISTRY_HOME counts more, which ./ureg of a checkout sets to it; "
+            f"unset it and run an installed ureg, or name the context: --context {name}, REGISTRY_CONTEXT={name}"
+        )
 
 
 @context.command("rm", cls=Command, examples=(Example("ureg context rm work"),))

@@ -9,7 +9,7 @@ import click
 from universal_registry.cli.command import Example, command, namespace_option, result_option
 from universal_registry.cli.foretelling import dry_run_option, foretell, operation
 from universal_registry.cli.output import json_text, tell, write
-from universal_registry.cli.records import find_elsewhere, key_text, split_reference
+from universal_registry.cli.records import find_elsewhere, key_text, kind_of, split_reference
 from universal_registry.cli.session import Session, note, session
 from universal_registry.client.http import record_path
 from universal_registry.kernel.errors import NotFound, UsageError
@@ -50,7 +50,7 @@ def delete(
     with session() as asked:
         try:
             if dry_run:
-                place = namespace or DEFAULT_NAMESPACE
+                place, kind = namespace or DEFAULT_NAMESPACE, kind_of(asked, kind)["name"]
                 foretell(asked, [operation("delete", kind, name, place, {}) for name in names], output)
                 return
             answer = _delete(asked, kind, names, namespace or DEFAULT_NAMESPACE, missing_ok, message)

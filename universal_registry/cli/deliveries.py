@@ -21,7 +21,7 @@ _SHAPE = Shape(
         Column("STATE", "state"),
         Column("ATTEMPTS", "attempts"),
         Column("NEXT TRY", "next_at"),
-        Column("WHY", "reason"),
+        Column("WHY", "reason", long=True),
         Column("DELIVERY", "delivery", whole=True),
     ),
     lambda item: str(item["delivery"]),
@@ -34,7 +34,7 @@ _ATTEMPTS = Shape(
         Column("OUTCOME", "outcome"),
         Column("STATUS", "status"),
         Column("MS", "milliseconds"),
-        Column("WHY", "reason"),
+        Column("WHY", "reason", long=True),
     ),
     lambda item: str(item["number"]),
 )

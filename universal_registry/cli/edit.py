@@ -6,6 +6,8 @@ import os
 import shlex
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import click
@@ -45,13 +47,12 @@ def edit(kind: str, name: str | None, namespace: str | None, message: str | None
     with session() as asked:
         found = fetch(asked, kind, name, namespace)
         before = {field: value for field, value in found.items() if field not in _OWN}
-        path = _draft(found["kind"], yaml_text(before))
-        after = _edited(path)
-        if after == before:
-            os.unlink(path)
-            note("nothing was changed")
-            return
-        try:
+        draft = _Draft(found["kind"], yaml_text(before))
+        with draft.kept_if_not_taken():
+            after = draft.edited()
+            if after == before:
+                note("nothing was changed")
+                return
             answer = asked.request(
                 "PUT",
                 record_path(found["namespace"], found["kind"], found["name"]),
@@ -59,10 +60,6 @@ def edit(kind: str, name: str | None, namespace: str | None, message: str | None
                 json=after,
                 headers=guard(found["meta"]["revision"]),
             ).json()
-        except RegistryError:
-            note(f"what you wrote is kept in {path}")
-            raise
-    os.unlink(path)
     warn(answer["warnings"])
     if output == "json":
         write(json_text(answer, indent=2))
@@ -70,30 +67,62 @@ def edit(kind: str, name: str | None, namespace: str | None, message: str | None
         tell(f"{key_text(answer['record'])} {answer['effect']}, revision {answer['revision']}")
 
 
-def _draft(kind: str, text: str) -> str:
+class _Draft:
     """A file of ours alone that holds the text."""
-    descriptor, path = tempfile.mkstemp(prefix=f"ureg-{kind}-", suffix=".yaml")
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    return path
 
+    def __init__(self, kind: str, text: str) -> None:
+        self._text = text
+        descriptor, self._path = tempfile.mkstemp(prefix=f"ureg-{kind}-", suffix=".yaml")
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
 
-def _edited(path: str) -> dict[str, Any]:
-    """What the file holds once the editor has ended. Raises Invalid, UsageError, NotFound; then the file is kept."""
-    known = environment()
-    words = shlex.split(known.get("VISUAL") or known.get("EDITOR") or "vi")
-    try:
-        code = subprocess.run([*words, path], check=False).returncode  # noqa: S603 - the user's own editor
-    except (OSError, IndexError):
-        raise NotFound(f"the editor {' '.join(words)!r:.80} cannot be run", hint="set EDITOR") from None
-    if code != 0:
-        os.unlink(path)
-        raise RegistryError(f"the editor ended with {code}; nothing is written")
-    try:
-        values = read_documents(path)
+    @contextmanager
+    def kept_if_not_taken(self) -> Iterator[None]:
+        """The file goes when what it holds was taken, or when nothing was written into it; else it stays, and is named,
+        whatever has gone wrong."""
+        try:
+            yield
+        except BaseException:
+            if self._is_written():
+                note(f"what you wrote is kept in {self._path}")
+            else:
+                self._remove()
+            raise
+        self._remove()
+
+    def _remove(self) -> None:
+        with suppress(FileNotFoundError):  # an editor may have moved it away
+            os.unlink(self._path)
+
+    def _is_written(self) -> bool:
+        try:
+            with open(self._path, "rb") as file:
+                return file.read() != self._text.encode()
+        except OSError:
+            return False
+
+    def edited(self) -> dict[str, Any]:
+        """What the file holds once the editor has ended. Raises Invalid, UsageError, NotFound, RegistryError."""
+        words = _editor()
+        try:
+            code = subprocess.run([*words, self._path], check=False).returncode  # noqa: S603 - the user's own editor
+        except OSError:
+            raise NotFound(f"the editor {' '.join(words)!r:.80} cannot be run", hint="set EDITOR") from None
+        if code != 0:
+            raise RegistryError(f"the editor ended with {code}; nothing is stored")
+        values = read_documents(self._path)
         if len(values) != 1 or not isinstance(values[0], dict):
-            raise Invalid(f"{path} does not hold one record")
-    except RegistryError:
-        note(f"what you wrote is kept in {path}")
-        raise
-    return dict(values[0])
+            raise Invalid(f"{self._path} does not hold one record")
+        return dict(values[0])
+
+
+def _editor() -> list[str]:
+    known = environment()
+    said = known.get("VISUAL") or known.get("EDITOR") or "vi"
+    try:
+        words = shlex.split(said)
+    except ValueError:
+        words = []
+    if not words:
+        raise UsageError(f"the editor is {said!r:.80}, which is no command", hint="set EDITOR")
+    return words

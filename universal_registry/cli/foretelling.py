@@ -13,7 +13,7 @@ from universal_registry.cli.output import Item, json_text, write
 from universal_registry.cli.records import key_text
 from universal_registry.cli.session import Session, note, warn
 
-_EFFECTS = ("created", "updated", "deleted", "unchanged")
+EFFECTS = ("created", "updated", "deleted", "unchanged")
 
 
 def dry_run_option() -> Decorator:
@@ -42,7 +42,7 @@ def show(answer: Item, output: str) -> bool:
             write(escaped(line))
     warn(answer["warnings"])
     counts = Counter(result["effect"] for result in results)
-    told = ", ".join(f"{counts[word]} {word}" for word in _EFFECTS if counts[word])
+    told = ", ".join(f"{counts[word]} {word}" for word in EFFECTS if counts[word])
     note(f"nothing is stored; it would be: {told}, at revision {answer['revision']}")
     return any(result["effect"] != "unchanged" for result in results)
 

@@ -6,6 +6,7 @@ import click
 
 from universal_registry.cli.command import Example, command, namespace_option, output_option
 from universal_registry.cli.getting import Question, show
+from universal_registry.kernel.errors import UsageError
 
 
 @command(
@@ -17,9 +18,10 @@ from universal_registry.cli.getting import Question, show
     Example("ureg get alias gs --rev 936", "as it was then, see `ureg history`"),
     Example("ureg get path -- -rf", "a name that looks like an option"),
     Example("ureg get alias -w", "what is there, then each change, until Ctrl-C"),
+    Example("ureg get -w --consumer audit -o ndjson", "goes on where it was: see `ureg consumer`"),
     Example("ureg get service -l tier=backend -w --from now -o ndjson", "for programs: a frame a line"),
 )
-@click.argument("kind")
+@click.argument("kind", required=False, default="")
 @click.argument("name", required=False)
 @namespace_option("Only there; without it a NAME is looked for in `default` first, a list spans all but `system`.")
 @click.option("--name", "globs", multiple=True, metavar="GLOB", help="Names that match; `*` and `?` stand for others.")
@@ -37,6 +39,11 @@ from universal_registry.cli.getting import Question, show
     metavar="PLACE",
     help="Where a watch begins: list (what is there; if absent), now, beginning, or a cursor.",
 )
+@click.option(
+    "--consumer",
+    metavar="NAME",
+    help="Watch what that consumer reads, from its place; what is written out is acknowledged.",
+)
 @output_option()
 def get(
     kind: str,
@@ -50,6 +57,7 @@ def get(
     rev: int | None,
     watch: bool,
     start: str | None,
+    consumer: str | None,
     output: str,
 ) -> None:
     """Show a record, or list those of a kind.
@@ -57,4 +65,6 @@ def get(
     KIND is singular or plural. JSON of a record that was asked for by NAME is one object, of a list an array.
     """
     filters = {"name": globs, "class": classes, "label": labels, "field": fields, "select": selectors}
-    show(Question(kind, name, namespace, output, filters, rev, watch, start))
+    if not kind and consumer is None:
+        raise UsageError("no KIND is given", hint="`ureg kinds` lists them")
+    show(Question(kind, name, namespace, output, filters, rev, watch, start, consumer))

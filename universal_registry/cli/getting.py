@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from universal_registry.cli.output import QUERY, emit, told_in_words
 from universal_registry.cli.records import fetch, kind_of, record_shape, split_reference
-from universal_registry.cli.session import session
+from universal_registry.cli.session import reach, session
 from universal_registry.kernel.errors import UsageError
 
 FORMS = ("table", "json", "ndjson", "yaml", "name", "tsv")
@@ -24,10 +24,14 @@ class Question(NamedTuple):
     rev: int | None = None
     watch: bool = False
     start: str | None = None
+    consumer: str | None = None
 
 
 def show(asked: Question) -> None:
     """Write the record, or the list. Raises NotFound, UsageError."""
+    if asked.consumer is not None:
+        _consume(asked, asked.consumer)
+        return
     kind, name = split_reference(asked.kind, asked.name)
     filters = {key: list(values) for key, values in asked.filters.items() if values}
     if name is not None and filters:
@@ -49,6 +53,21 @@ def show(asked: Question) -> None:
         emit(registry.items("/v1/-/records", {**filters, **place, "kind": kind}), asked.output, shape)
 
 
+def _consume(asked: Question, consumer: str) -> None:
+    from universal_registry.cli.consuming import Consuming
+    from universal_registry.cli.watching import follow
+
+    if not asked.watch or asked.kind or any(asked.filters.values()) or asked.rev is not None or asked.namespace:
+        raise UsageError("--consumer is for a watch of its own", hint="ureg get -w --consumer NAME [--from PLACE]")
+    if QUERY.get() is not None:
+        raise UsageError("--query and --watch are both given", hint="-o ndjson writes a frame a line")
+    query = {"consumer": consumer, **({"from": asked.start} if asked.start else {})}
+    reach("a watch")
+    place = Consuming(consumer)
+    place.check()
+    follow(query, asked.output, keep=place.acknowledge)
+
+
 def _watch(asked: Question, kind: str, name: str | None, filters: Mapping[str, Sequence[str]]) -> None:
     from universal_registry.cli.watching import follow
     from universal_registry.registry.selector import exact_name
@@ -59,4 +78,4 @@ def _watch(asked: Question, kind: str, name: str | None, filters: Mapping[str, S
         raise UsageError("--rev and --watch are both given", hint="a watch begins at a cursor: --from")
     place = {"namespace": asked.namespace} if asked.namespace else {}
     named = {"name": exact_name(name)} if name is not None else {}
-    follow({**filters, **place, **named, "kind": kind}, asked.start or "list", asked.output)
+    follow({**filters, **place, **named, "kind": kind, "from": asked.start or "list"}, asked.output)

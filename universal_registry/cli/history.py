@@ -21,7 +21,7 @@ _SHAPE = Shape(
         Column("AT", "at"),
         Column("ACTOR", "actor"),
         Column("CHANGED", "changed"),
-        Column("MESSAGE", "message"),
+        Column("MESSAGE", "message", long=True),
     ),
     lambda item: str(item["revision"]),
 )

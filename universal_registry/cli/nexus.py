@@ -10,9 +10,10 @@ import click
 from universal_registry.cli.command import Command, Decorator, Example, Group, namespace_option, output_option
 from universal_registry.cli.output import Column, Shape, emit
 from universal_registry.cli.reading import read_file, read_input, text_of
-from universal_registry.cli.session import Session, note, session, warn
+from universal_registry.cli.session import Session, note, session, spoken, warn
+from universal_registry.client.errors import class_of
 from universal_registry.client.nexus import STUDIO, Studio, follow
-from universal_registry.kernel.errors import Conflict, Invalid, Malformed, NotFound, Refused, RegistryError
+from universal_registry.kernel.errors import Invalid, RegistryError
 
 _CHANGES = Shape(
     "changes",
@@ -46,12 +47,11 @@ _HISTORY = Shape(
         Column("WAY", "way"),
         Column("REVISION", "revision"),
         Column("STATUS", "status"),
-        Column("REASON", "reason"),
+        Column("REASON", "reason", long=True),
         Column("AT", "created_at"),
     ),
     lambda item: str(item["entry"]),
 )
-_CLASSES: tuple[type[RegistryError], ...] = (Conflict, Invalid, Malformed, NotFound, Refused)
 
 
 def _studio_option() -> Decorator:
@@ -100,7 +100,10 @@ def _bound(
     asked: Session, entry: str, component: str, direction: str, studio: str, namespace: str | None
 ) -> dict[str, Any]:
     names = component.split(",") if direction == "multicast" else [component]
-    bound = Studio(asked.caller, studio).bind(entry, *names, direction=direction, namespace=namespace)
+    try:
+        bound = Studio(asked.caller, studio).bind(entry, *names, direction=direction, namespace=namespace)
+    except RegistryError as error:
+        raise spoken(error) from None
     warn(bound.pop("warnings"))
     return bound
 
@@ -210,8 +213,7 @@ def _conclude(pushed: list[dict[str, Any]]) -> None:
         note(f"{each['component']}: {each['detail']}")
     if refused:
         first = refused[0]
-        found = next((each for each in _CLASSES if each.code == first["status"]), Invalid)
-        raise found(f"{first['component']}: {first['detail']}")
+        raise class_of(first["status"])(f"{first['component']}: {first['detail']}")
 
 
 @nexus.command(

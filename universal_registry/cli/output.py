@@ -7,20 +7,23 @@ from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-from universal_registry.cli.grid import cell, escaped, table, terminal_width
+from universal_registry.cli.grid import cell, cut, escaped, table, terminal_width
 
 Item = dict[str, Any]
+_LONGEST = 100
 QUERY: ContextVar[str | None] = ContextVar("query", default=None)
 """What `--query` said."""
 
 
 class Column(NamedTuple):
     """A column of a table. `path`: a field of the item, or a function of it. `whole`: an id or a name, which can be
-    pasted into commands, so that no cell of it is cut."""
+    pasted into commands, so that no cell of it is cut. `long`: words of others, such as an answer: a table shows how
+    they begin, other forms all of them."""
 
     title: str
     path: str | Callable[[Item], Any]
     whole: bool = False
+    long: bool = False
 
     def of(self, item: Item) -> Any:
         if not isinstance(self.path, str):
@@ -112,10 +115,15 @@ def _table(items: list[Item], shape: Shape) -> None:
 
         note(f"no {shape.what}")
         return
-    rows = [[cell(column.of(item)) for column in shape.columns] for item in items]
+    rows = [[_cell(column, item) for column in shape.columns] for item in items]
     whole = {number for number, column in enumerate(shape.columns) if column.whole}
     for line in table([column.title for column in shape.columns], rows, terminal_width(), whole):
         write(line)
+
+
+def _cell(column: Column, item: Item) -> str:
+    text = cell(column.of(item))
+    return cut(text, _LONGEST) if column.long else text
 
 
 def write_value(value: Any, output: str) -> None:

@@ -34,7 +34,7 @@ _SHAPE = Shape(
         Column("LAG", "lag"),
         Column("CONFLICTS", "conflicts"),
         Column("SEEN", "seen_at"),
-        Column("WHY", "reason"),
+        Column("WHY", "reason", long=True),
     ),
     lambda item: str(item["peer"]),
 )

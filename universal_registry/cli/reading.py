@@ -8,12 +8,15 @@ import sys
 from typing import Any
 
 from universal_registry.kernel.errors import Malformed, NotFound, RegistryError, TooLarge, UsageError
+from universal_registry.kernel.limits import DEFAULT_LIMITS, size_text
 
 LIMIT = 16 << 20
 """The most that is read of one file: what one request may carry."""
+RECORD_LIMIT = DEFAULT_LIMITS.body
+"""The most that is read of what becomes one record, or a part of it."""
 
 
-def read_input() -> bytes:
+def read_input(limit: int = LIMIT) -> bytes:
     """All of standard input. Raises UsageError when that is a keyboard that nobody was told of, TooLarge."""
     stream = sys.stdin.buffer if sys.stdin is not None else None
     if stream is None:
@@ -22,17 +25,17 @@ def read_input() -> bytes:
         from universal_registry.cli.session import note
 
         note("reading standard input; Ctrl-D ends it")
-    return _bounded(stream.read(LIMIT + 1), "standard input")
+    return _bounded(stream.read(limit + 1), "standard input", limit)
 
 
-def read_file(path: str) -> bytes:
+def read_file(path: str, limit: int = LIMIT) -> bytes:
     """All of a plain file, or of a pipe that a shell made (`<(...)`). Raises NotFound, UsageError, TooLarge."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
             if stat.S_ISDIR(os.fstat(descriptor).st_mode):
                 raise UsageError(f"{path} is a folder", hint="a file is wanted here")
-            return _bounded(file.read(LIMIT + 1), path)
+            return _bounded(file.read(limit + 1), path, limit)
     except (OSError, ValueError) as error:
         raise unreadable(path, error) from None
 
@@ -45,9 +48,10 @@ def unreadable(path: str, error: Exception) -> RegistryError:
     return UsageError(f"{path!r:.200} cannot be read: {why}")
 
 
-def _bounded(data: bytes, what: str) -> bytes:
-    if len(data) > LIMIT:
-        raise TooLarge(f"{what} is larger than {LIMIT >> 20} MiB", hint="split it")
+def _bounded(data: bytes, what: str, limit: int) -> bytes:
+    if len(data) > limit:
+        one = f"the most that one record takes; of that {size_text(DEFAULT_LIMITS.string)} in one text"
+        raise TooLarge(f"{what} is larger than {size_text(limit)}", hint="split it" if limit == LIMIT else one)
     return data
 
 
@@ -62,9 +66,9 @@ def text_of(data: bytes, what: str) -> str:
 def value_text(word: str) -> str:
     """The text that a word stands for: standard input for `-`, a file for `@FILE`, else itself."""
     if word == "-":
-        return text_of(read_input(), "standard input")
+        return text_of(read_input(RECORD_LIMIT), "standard input")
     if word.startswith("@") and len(word) > 1:
-        return text_of(read_file(word[1:]), word[1:])
+        return text_of(read_file(word[1:], RECORD_LIMIT), word[1:])
     return word
 
 

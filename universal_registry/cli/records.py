@@ -84,5 +84,5 @@ def find_elsewhere(session: Session, kind: str, name: str) -> list[Item]:
     glob = "".join("\\" + char if char in "*?\\" else char for char in name)
     try:
         return list(session.items("/v1/-/records", {"kind": kind, "name": glob}))
-    except Invalid:  # the kind is unknown: what was said of that first is the better message
+    except (Invalid, NotFound):  # the kind is unknown: what was said of that first is the better message
         return []

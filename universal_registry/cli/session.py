@@ -5,12 +5,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from universal_registry.cli.contexts import HOME, Context, chosen
 from universal_registry.client.http import Caller, Client, Query, Reply, daemon_addresses, find_daemon
 from universal_registry.environment import Given, Loaded, load
-from universal_registry.kernel.errors import RegistryError, SettingError, Unauthenticated, Unreachable, UsageError
+from universal_registry.kernel.errors import (
+    NotFound,
+    RegistryError,
+    SettingError,
+    Unauthenticated,
+    Unreachable,
+    UsageError,
+)
 from universal_registry.kernel.settings import Places, Settings
 
 # A bulk write may take its time; whoever only asks is told sooner that nobody answers.
@@ -61,7 +68,7 @@ class Session:
         try:
             return self.caller.request(method, path, query=query, json=json, headers=headers)
         except RegistryError as error:
-            raise _spoken(error) from None
+            raise spoken(error) from None
 
     def read(self, path: str, **query: Any) -> Any:
         """The JSON value at a path."""
@@ -89,13 +96,16 @@ class Session:
             else:
                 yield from self.caller.request("GET", path, query=query).lines()
         except RegistryError as error:
-            raise _spoken(error) from None
+            raise spoken(error) from None
 
 
-def _spoken(error: RegistryError) -> RegistryError:
+def spoken(error: RegistryError) -> RegistryError:
     """The error with a hint for people at a command line."""
     if isinstance(error, Unauthenticated):
         error.hint = _NOT_MINE
+    elif error.data.get("unknown") == "kind" and "index" not in error.data:
+        # Within a document it makes that invalid; as a word of the command line it is something that is not there.
+        return NotFound(error.message, hint=error.hint, **error.data)
     elif error.hint is not None and error.hint.startswith(_API_HINT):
         error.hint = _HINT
     return error
@@ -160,23 +170,26 @@ def _opened(*, drive: bool, forgiving: bool) -> Session:
     return Session(settings, Client(address, token_for(settings, address), _READ_SECONDS, _WRITE_SECONDS), address)
 
 
-def reach(what: str) -> tuple[Callable[[], Sequence[str]], str | None]:
-    """Where the daemon is, asked anew for each connection, and the token for it; for `what`, which needs one.
+class Reach(NamedTuple):
+    """Where a daemon is, asked anew for each connection; the token for it, and the file of its authority."""
 
-    Raises Unreachable, UsageError where the context speaks TLS.
-    """
+    addresses: Callable[[], Sequence[str]]
+    token: str | None
+    ca_file: str | None = None
+
+
+def reach(what: str) -> Reach:
+    """The daemon, for `what`, which needs one. Raises Unreachable."""
     here = chosen()
     if here is not None and here.url is not None:
-        if here.url.startswith("https://"):
-            raise UsageError(f"{what} goes to http:// and sockets only", hint=f"context {here.name} is at {here.url}")
         address = here.address
-        return lambda: (address,), here.token()
+        return Reach(lambda: (address,), here.token(), here.ca_file)
     settings = current_settings()
     places = Places(settings.home)
     found = find_daemon(places)
     if found is None:
         raise Unreachable(f"no daemon runs here, and {what} needs one", hint="`ureg up` starts one")
-    return lambda: daemon_addresses(places)[:1] or (found,), token_for(settings, found)
+    return Reach(lambda: daemon_addresses(places)[:1] or (found,), token_for(settings, found))
 
 
 def _embedded(settings: Settings, *, drive: bool) -> Caller:

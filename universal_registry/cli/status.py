@@ -10,6 +10,7 @@ from universal_registry.cli.output import Shape, emit, told_in_words, write, wri
 from universal_registry.cli.session import Session, session
 from universal_registry.cli.targets import TARGET_COLUMNS, target_name
 from universal_registry.client.http import daemon_addresses
+from universal_registry.propagation.routing.unread import counted
 
 
 @command("status", Example("ureg status"), Example("ureg status -o json"))
@@ -63,7 +64,8 @@ def _show(found: dict[str, Any]) -> None:
 def _queue_text(found: dict[str, Any]) -> str:
     """What is queued, and how much of the log may hold more."""
     health, unread = found["health"], found["unread"]
-    more = f"; {unread} revision{'' if unread == 1 else 's'} not read to the end" if unread else ""
+    lines = counted(found["unread_lines"])
+    more = f"; {unread} revision{'' if unread == 1 else 's'} not read to the end ({lines})" if unread else ""
     return f"{health['queue_depth']} pending, {health['webhooks_pending']} of them webhooks{more}"
 
 

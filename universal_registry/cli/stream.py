@@ -62,12 +62,9 @@ def stream() -> None:
 @click.option("-o", "--output", type=click.Choice(("table", "json", "ndjson")), default="table", help="The form.")
 def tail(selector: str, start: str, output: str) -> None:
     """Follow changes over a stream, until Ctrl-C; reconnects and goes on where it was. Needs the daemon."""
-    import asyncio
+    from universal_registry.cli.watching import run
 
-    from universal_registry.cli.watching import follow_frames
-
-    query = {"select": [selector] if selector else [], "from": start}
-    asyncio.run(follow_frames(stream_client(), query, output))
+    run(stream_client(), {"select": [selector] if selector else [], "from": start}, output)
 
 
 @stream.command(
@@ -163,6 +160,7 @@ def receive(stream_id: str, start: str, count: int | None, cursors: bool) -> Non
 
     if start == "list":
         raise UsageError("data has no list", hint="--from now, beginning, or a cursor")
+    reach("a stream")
     with session() as asked:
         asked.read(f"/v1/-/streams/{quote(stream_id)}")  # so that a wrong name is told of
     asyncio.run(_receive(stream_id, start, count, cursors=cursors))
@@ -255,6 +253,12 @@ def selector_of(stream_id: str) -> str:
 def stream_client(name: str = "") -> Any:
     """A client of the daemon that runs here. Raises Unreachable."""
     from universal_registry.client.stream import StreamClient
+    from universal_registry.client.wire import TLS, trusted
 
-    addresses, token = reach("a stream")
-    return StreamClient(addresses, token=token, name=name)
+    found = reach("a stream")
+    sealed = any(each.startswith(TLS) for each in found.addresses())
+
+    def addresses() -> list[str]:
+        return [each.replace(TLS, "wss://") for each in found.addresses()]
+
+    return StreamClient(addresses, token=found.token, tls=trusted(found.ca_file) if sealed else None, name=name)

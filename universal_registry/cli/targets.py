@@ -17,7 +17,7 @@ TARGET_COLUMNS = (
     Column("UNREAD", "drift.unread"),
     Column("DELIVERED", "lane.delivered"),
     Column("URL", "url"),
-    Column("REASON", lambda item: item["reason"] or (item["lane"] or {}).get("last_error")),
+    Column("REASON", lambda item: item["reason"] or (item["lane"] or {}).get("last_error"), long=True),
 )
 
 

@@ -7,34 +7,71 @@ import errno
 import select
 import signal
 import sys
-from collections.abc import Coroutine, Mapping, Sequence
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
 from universal_registry.cli.grid import escaped
 from universal_registry.cli.output import json_text
-from universal_registry.cli.session import note, reach
+from universal_registry.cli.session import note, reach, spoken
 from universal_registry.client.watch import WatchClient
-from universal_registry.kernel.errors import UsageError
+from universal_registry.kernel.errors import RegistryError, UsageError
 
+Keep = Callable[[str], None]
+_KEPT_EVERY_SECONDS = 1.0
+FORMS = ("table", "json", "ndjson")
 _SIGNS = {"put": "~", "delete": "-", "left": "<", "event": "!"}
 
 
-def follow(query: Mapping[str, Any], start: str, output: str) -> None:
+def follow(query: Mapping[str, Any], output: str, *, keep: Keep | None = None) -> None:
     """Write frames until a signal ends it. Raises Unreachable when no daemon runs: nobody could tell of changes."""
-    if output not in ("table", "json", "ndjson"):
+    if output not in FORMS:
         raise UsageError(f"-o {output} is no form of a watch", hint="table (a line for people), json or ndjson")
-    addresses, token = reach("a watch")
-    client = WatchClient(addresses, token=token)
+    found = reach("a watch")
+    run(WatchClient(found.addresses, token=found.token, ca_file=found.ca_file), query, output, keep=keep)
+
+
+def run(client: WatchClient, query: Mapping[str, Any], output: str, *, keep: Keep | None = None) -> None:
+    """Write the frames that the client gives, until a signal ends it. `keep` is told how far it is: once a second while
+    there is more, when it is quiet, and at the end. Whoever is killed before that is told again: at least once."""
+    kept = _Kept(keep) if keep is not None else None
     try:
-        asyncio.run(follow_frames(client, {**query, "from": start}, output))
+        asyncio.run(_told(client, query, output, kept))
+    except RegistryError as error:
+        raise spoken(error) from None
     finally:
         sys.stdout.flush()
+        if kept is not None:
+            kept.finish()
 
 
-async def follow_frames(client: WatchClient, query: Mapping[str, Any], output: str) -> None:
-    """Write the frames that the client gives, until a signal ends it."""
+class _Kept:
+    """How far was written out, and that it is told in time."""
 
+    def __init__(self, keep: Keep) -> None:
+        self._keep = keep
+        self._cursor = self._told = ""
+        self._at = time.monotonic()
+
+    def written(self, frame: Mapping[str, Any]) -> None:
+        """The frame is out."""
+        self._cursor = frame.get("cursor") or self._cursor
+        if frame["type"] == "bookmark" or time.monotonic() - self._at >= _KEPT_EVERY_SECONDS:
+            try:
+                self.finish()
+            except RegistryError as error:
+                if not error.retryable:  # a daemon that is away comes back: it is told later
+                    raise
+
+    def finish(self) -> None:
+        """Tell it now."""
+        if self._cursor != self._told:
+            self._keep(self._cursor)
+            self._told, self._at = self._cursor, time.monotonic()
+
+
+async def _told(client: WatchClient, query: Mapping[str, Any], output: str, kept: _Kept | None) -> None:
     async def told() -> None:
         async with aclosing(client.frames(query)) as frames:
             async for frame in frames:
@@ -43,6 +80,8 @@ async def follow_frames(client: WatchClient, query: Mapping[str, Any], output: s
                 sys.stdout.flush()
                 if _is_left():  # a bookmark writes nothing that would tell
                     raise BrokenPipeError(errno.EPIPE, "nobody reads any more")
+                if kept is not None:
+                    kept.written(frame)
 
     await until_signal(told())
 

@@ -22,7 +22,7 @@ _SHAPE = Shape(
         Column("HAS", "arrived_revision"),
         Column("NEWEST", "wanted_revision"),
         Column("ROUTE", "route"),
-        Column("WHY", "reason"),
+        Column("WHY", "reason", long=True),
         Column("NEXT TRY", "next_at"),
     ),
     lambda item: short_target(str(item["target"])),

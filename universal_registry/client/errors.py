@@ -31,7 +31,7 @@ def error_from(status: int, content_type: str, body: bytes) -> RegistryError:
 
 
 def _rebuild(problem: dict[str, Any]) -> RegistryError:
-    found = _classes().get(str(problem.get("code")), RegistryError)
+    found = class_of(str(problem.get("code")))
     hint = problem.get("hint")
     error = found(problem["detail"], hint=hint if isinstance(hint, str) else None)
     data = problem.get("data")
@@ -41,8 +41,9 @@ def _rebuild(problem: dict[str, Any]) -> RegistryError:
     return error
 
 
-def _classes() -> dict[str, type[RegistryError]]:
-    return {each.code: each for each in _tree(RegistryError)}
+def class_of(code: str) -> type[RegistryError]:
+    """The class of errors with that code; of one that is not known here, RegistryError."""
+    return {each.code: each for each in _tree(RegistryError)}.get(code, RegistryError)
 
 
 def _tree(base: type[RegistryError]) -> Iterator[type[RegistryError]]:

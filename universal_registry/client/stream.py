@@ -22,7 +22,7 @@ from universal_registry.client.errors import error_from
 from universal_registry.client.http import quote
 from universal_registry.client.watch import Change, Frame, WatchClient
 from universal_registry.client.wire import split_address
-from universal_registry.kernel.errors import Refused, RegistryError, TimedOut, Unreachable, UsageError
+from universal_registry.kernel.errors import RegistryError, TimedOut, Unreachable, Untrusted, UsageError
 from universal_registry.kernel.world import World
 from universal_registry.transports.net import HungUp, NotHttp
 from universal_registry.transports.net.websocket import Closed, Declined, WebSocket
@@ -144,7 +144,7 @@ class StreamClient(WatchClient):
             try:
                 socket = await self._connected(address)
             except ssl.SSLCertVerificationError as error:  # another try would end the same
-                raise Refused(f"the certificate of {address} is not good: {error.verify_message}") from None
+                raise Untrusted(f"the certificate of {address} is not good: {error.verify_message}") from None
             try:
                 await socket.opened()
             except Declined as refusal:

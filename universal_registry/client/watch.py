@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from universal_registry.client.errors import error_from
 from universal_registry.client.http import Client, encode_query
-from universal_registry.client.wire import split_address
-from universal_registry.kernel.errors import CursorGone, CursorMismatch, RegistryError, Unreachable
+from universal_registry.client.wire import TLS, TRUST_HINT, split_address, trusted
+from universal_registry.kernel.errors import CursorGone, CursorMismatch, RegistryError, Unreachable, Untrusted
 from universal_registry.kernel.world import SystemWorld, World
 
 PATH = "/v1/-/watch"
@@ -49,13 +49,20 @@ class Change(NamedTuple):
 
 
 class WatchClient:
-    """Watches of one registry. `addresses`: where its daemons are, asked anew for every connection; tried in turn."""
+    """Watches of one registry. `addresses`: where its daemons are (HOST:PORT, `https://HOST:PORT` or the path of a
+    socket), asked anew for every connection; tried in turn. `ca_file`: see `client.wire.connect`."""
 
     def __init__(
-        self, addresses: Callable[[], Sequence[str]], *, token: str | None = None, world: World | None = None
+        self,
+        addresses: Callable[[], Sequence[str]],
+        *,
+        token: str | None = None,
+        ca_file: str | None = None,
+        world: World | None = None,
     ) -> None:
         self._addresses = addresses
         self._token = token
+        self._ca_file = ca_file
         self._world = world or SystemWorld()
         self._turn = 0
 
@@ -111,7 +118,7 @@ class WatchClient:
         address = addresses[self._turn % len(addresses)]
         self._turn += 1  # unless it answers, the next one's turn is next
         async with asyncio.timeout(_CONNECT_SECONDS):
-            reader, writer = await _connect(address)
+            reader, writer = await _connect(address, self._ca_file)
         try:
             accept = {"accept": "application/x-ndjson"}
             head = Client(address, self._token).head_bytes("GET", f"{PATH}?{encode_query(query)}", accept, 0)
@@ -169,11 +176,19 @@ def _check_end(frame: Frame) -> None:
         raise error(frame["why"], hint="read everything again (start: list)", cursor=frame["cursor"])
 
 
-async def _connect(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def _connect(address: str, ca_file: str | None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     if address.startswith("/"):
         return await asyncio.open_unix_connection(address, limit=_HEAD)
-    host, port = split_address(address)
-    return await asyncio.open_connection(host, port, limit=_HEAD)
+    host, port = split_address(address.removeprefix(TLS))
+    if not address.startswith(TLS):
+        return await asyncio.open_connection(host, port, limit=_HEAD)
+    import ssl
+
+    trust = trusted(ca_file)
+    try:
+        return await asyncio.open_connection(host, port, limit=_HEAD, ssl=trust, server_hostname=host)
+    except ssl.SSLCertVerificationError as error:  # another try would end the same
+        raise Untrusted(f"the certificate of {address} is not good: {error.verify_message}", hint=TRUST_HINT) from None
 
 
 async def _head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:

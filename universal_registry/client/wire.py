@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, BinaryIO
 
-from universal_registry.kernel.errors import Forbidden, TimedOut, Unreachable, UsageError
+from universal_registry.kernel.errors import Forbidden, NotFound, TimedOut, Unreachable, Untrusted, UsageError
 
 if TYPE_CHECKING:
     import socket
+    import ssl
 
 _LINE = 1 << 16
 _HEADERS = 200
 _CHUNK = 1 << 16
 TLS = "https://"
 """An address that begins so is spoken to under TLS."""
+TRUST_HINT = "name its authority: --ca of `ureg context add` and `ureg follow`"
 
 
 def connect(address: str, timeout: float, ca_file: str | None = None) -> socket.socket:
     """A connected socket. `ca_file`: authorities of an `https://HOST:PORT`, instead of the system's.
 
-    Raises Unreachable, Forbidden, TimedOut, or UsageError for what is no address.
+    Raises Unreachable, Untrusted, Forbidden, TimedOut, NotFound (no such file), or UsageError for what is no address.
     """
     import socket
 
@@ -44,7 +46,7 @@ def connect(address: str, timeout: float, ca_file: str | None = None) -> socket.
         raise TimedOut(f"{address} did not accept a connection within {timeout:g} s") from None
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        hint = "is it up, and is its certificate trusted here?" if address.startswith(TLS) else "`ureg up` starts one"
+        hint = "is it up, and does it speak TLS?" if address.startswith(TLS) else "`ureg up` starts one"
         raise Unreachable(f"no daemon answers at {address}: {reason}", hint=hint) from None
 
 
@@ -53,10 +55,25 @@ def _sealed(made: socket.socket, host: str, ca_file: str | None) -> socket.socke
     import ssl
 
     try:
-        return ssl.create_default_context(cafile=ca_file).wrap_socket(made, server_hostname=host)
+        return trusted(ca_file).wrap_socket(made, server_hostname=host)
+    except ssl.SSLCertVerificationError as error:
+        made.close()
+        raise Untrusted(f"the certificate of {host} is not good: {error.verify_message}", hint=TRUST_HINT) from None
     except BaseException:
         made.close()
         raise
+
+
+def trusted(ca_file: str | None) -> ssl.SSLContext:
+    """Whom to believe: the authorities of that file, else those of the system. Raises NotFound, UsageError."""
+    import ssl
+
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except FileNotFoundError:
+        raise NotFound(f"there is no file {ca_file!r:.200} with the authority") from None
+    except (OSError, ValueError):
+        raise UsageError(f"{ca_file!r:.200} holds no certificate in PEM") from None
 
 
 def split_address(address: str) -> tuple[str, int]:

@@ -141,6 +141,12 @@ class Unreachable(RegistryError):
     code, status, exit_code, retryable = "unreachable", 503, 7, True
 
 
+class Untrusted(Unreachable):
+    """Somebody answers, but with a certificate that is not trusted here."""
+
+    code, retryable = "untrusted", False
+
+
 class StorageUnavailable(RegistryError):
     """The database cannot be read or written now."""
 

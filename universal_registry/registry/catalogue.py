@@ -186,7 +186,7 @@ class Catalogue(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 def _unknown(what: str, word: str, guesses: list[str]) -> Invalid:
     listing = "kinds" if what == "kind" else "classes"
     hint = f"did you mean {guesses[0]!r}?" if guesses else f"`ureg {listing}` lists them"
-    return Invalid(f"unknown {what} {shown(word)}", hint=hint, did_you_mean=guesses)
+    return Invalid(f"unknown {what} {shown(word)}", hint=hint, did_you_mean=guesses, unknown=what)
 
 
 def _descendants(classes: dict[str, Classification]) -> dict[str, frozenset[str]]:

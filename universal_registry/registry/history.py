@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from universal_registry.kernel.errors import CursorGone, NotFound, UsageError
+from universal_registry.kernel.errors import CursorGone, NotFound
 from universal_registry.kernel.ids import Key
 from universal_registry.log.change import Op
 from universal_registry.log.cursor import Head
@@ -18,7 +18,7 @@ async def record_at(log: LogReader, key: Key, revision: int) -> Record:
     CursorGone where nobody knows any more."""
     head = await log.head()
     if revision > head.revision:
-        raise UsageError(f"there is no revision {revision} yet", hint=f"the newest is {head.revision}")
+        raise NotFound(f"there is no revision {revision}", hint=f"the newest is {head.revision}", head=head.revision)
     lines = await log.history(key, 1, before=revision + 1, events=False)
     horizon = await log.horizon()
     what = f"{key.kind} {key.name!r} in namespace {key.namespace}"

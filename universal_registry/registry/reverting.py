@@ -60,9 +60,10 @@ async def _lines(log: LogReader, revision: int) -> list[Change]:
     head = (await log.head()).revision
     if not 1 <= revision <= head:
         raise NotFound(f"there is no revision {revision}", hint=f"the newest is {head}")
-    if revision <= (await log.horizon()).lines:
+    lines = list(await log.changes(revision - 1, 1, upto=revision))
+    if revision <= (await log.horizon()).lines:  # now: what has gone while it was read is noticed
         raise CursorGone(f"what revision {revision} changed is not kept any more")
-    return list(await log.changes(revision - 1, 1, upto=revision))
+    return lines
 
 
 async def _inverse(log: LogReader, line: Change, at: int) -> Document:

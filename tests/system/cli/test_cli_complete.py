@@ -77,8 +77,28 @@ def test_an_editor_changes_a_record(ureg: Any) -> None:
     assert ureg.json("get", "alias", "gs")["spec"]["command"] == "two"
     assert "nothing was changed" in ureg("edit", "alias", "gs", EDITOR="true").stderr
     assert "kept in" in ureg("edit", "alias", "gs", code=6, EDITOR="sed -i s/command/commnd/;s/two/[/").stderr
-    ureg("edit", "alias", "gs", code=1, EDITOR="false")
-    ureg("edit", "alias", "gs", code=3, EDITOR="no-such-editor")
+    assert "kept" not in ureg("edit", "alias", "gs", code=1, EDITOR="false").stderr
+    assert "kept" not in ureg("edit", "alias", "gs", code=3, EDITOR="no-such-editor").stderr
+    for editor in ("a 'b", " ", "''"):
+        ureg("edit", "alias", "gs", code=3 if editor == "''" else 2, EDITOR=editor)
+
+
+def test_what_was_written_in_an_editor_is_never_lost(offline: Any) -> None:
+    offline("set", "alias", "gs", "command=one")
+    drafts = offline.folder / "drafts"
+    drafts.mkdir()
+    for end in ("exit 1", "kill -9 $$", "kill -INT $PPID", 'echo { >> "$0"'):
+        editor = f"sh -c 'sed -i s/one/written/ \"$0\"; {end}'"
+        done = offline.run(("edit", "alias", "gs"), b"", {"EDITOR": editor, "TMPDIR": str(drafts)})
+        assert done.returncode in (1, 6, 130), done
+        (kept,) = set(drafts.iterdir())
+        assert f"kept in {kept}" in done.stderr, end
+        assert "written" in kept.read_text()
+        kept.unlink()
+    assert offline.json("get", "alias", "gs")["spec"]["command"] == "one"
+    offline("edit", "alias", "gs", EDITOR="sed -i s/one/two/", TMPDIR=str(drafts))
+    offline("edit", "alias", "gs", EDITOR="rm", TMPDIR=str(drafts), code=3)
+    assert list(drafts.iterdir()) == []
 
 
 def test_contexts_choose_the_registry(online: Any) -> None:
@@ -99,6 +119,14 @@ def test_contexts_choose_the_registry(online: Any) -> None:
     assert "did you mean 'here'" in online("get", "alias", "--context", "hree", code=3).stderr
     online("get", "alias", "--context", "far", "--home", home, code=2)
     assert "in clear" in online("context", "add", "x", "http://registry.example", code=2).stderr
+    told = online("context", "use", "here", REGISTRY_HOME="/elsewhere").stderr
+    assert "/elsewhere: REGISTRY_HOME counts more" in told
+    assert (
+        "context far: REGISTRY_CONTEXT counts more" in online("context", "use", "here", REGISTRY_CONTEXT="far").stderr
+    )
+    assert online("context", "use", "far").stderr == ""
+    assert online("context", "use", "-", REGISTRY_HOME="/elsewhere").stderr == ""
+    online("context", "use", "far")
     online("context", "rm", "far")
     online("context", "use", "here")
     assert online.json("status")["home"] == home
@@ -122,7 +150,14 @@ def test_a_context_speaks_tls_and_checks_who_answers(bare: Any) -> None:
         assert bare("get", "alias", "--context", "sure", "-o", "name").stdout == "alias/gs\n"
         bare("set", "alias", "gl", "command=y", "--context", "sure")
         assert "certificate" in bare("get", "alias", "--context", "unsure", code=7).stderr
-        assert "sockets only" in bare("get", "alias", "-w", "--context", "sure", code=2).stderr
+        assert "certificate" in bare("get", "alias", "-w", "--context", "unsure", code=7).stderr
+        assert "certificate" in bare("stream", "tail", "--context", "unsure", code=7).stderr
+        for words in (("get", "alias", "-w"), ("stream", "tail", "--from", "list"), ("follow", "sure", "kind=alias")):
+            told = bare.start(*words, *(() if words[0] == "follow" else ("--context", "sure")))
+            assert told.stdout is not None
+            assert "alias/gl" in told.stdout.readline()
+            told.terminate()
+            assert told.wait(60) == 0
     finally:
         bare("down")
 
@@ -136,7 +171,9 @@ def test_settings_are_written_into_config_py(offline: Any) -> None:
     offline("config", "validate")
     assert "did you mean retry.max_retries" in offline("config", "set", "retry.max_retrys", "8", code=3).stderr
     assert "REGISTRY_LISTEN" in offline("config", "set", "listen", "x", code=2).stderr
-    offline("config", "set", "retry.max_retries", "many", code=2)
+    wrong = offline("config", "set", "retry.max_retries", "many", code=2).stderr
+    assert "retry.max_retries is 'many'" in wrong
+    assert "--" not in wrong
     offline("config", "validate", code=1, REGISTRY_NONSENSE="1")
     assert "counts more" in offline("config", "set", "retry.max_retries", "9", REGISTRY_RETRY_MAX_RETRIES="3").stderr
 

@@ -217,3 +217,23 @@ def test_one_bad_document_among_good_ones_takes_all_of_them_back(offline: Any) -
             refused(offline, "apply", "-f", "-", stdin="\n".join(lines))
             refused(offline, "import", "-", stdin="\n".join(lines))
     assert offline("export").stdout == ""
+
+
+def test_what_is_too_large_is_told_the_one_limit_that_it_passes(offline: Any) -> None:
+    def file(size: int, before: str = "", after: str = "") -> str:
+        return offline.write(f"large-{size}", before + "x" * size + after)
+
+    start, end = '{"kind": "alias", "name": "x", "spec": {"command": "', '"}}'
+    for words, told in {
+        ("set", "alias", "x", f"command=@{file(256 << 10)}"): "",
+        ("set", "alias", "x", f"command=@{file((256 << 10) + 1)}"): "longer than one text may be (at most 256 KiB)",
+        ("apply", "-f", file(300_000, start, end)): "longer than one text may be (at most 256 KiB)",
+        ("set", "alias", "x", f"command=@{file((1 << 20) + 1)}"): "larger than 1 MiB (the most that one record takes",
+        ("set", "alias", "x", "--json", f"@{file((1 << 20) + 2)}"): "larger than 1 MiB (the most that one record takes",
+        ("patch", "alias", "x", f"@{file((1 << 20) + 3)}"): "larger than 1 MiB (the most that one record takes",
+        ("apply", "-f", file((16 << 20) + 1)): "larger than 16 MiB (split it)",
+        ("import", file((16 << 20) + 2)): "larger than 16 MiB (split it)",
+    }.items():
+        done = offline(*words, code=6 if told else 0)
+        assert told in done.stderr
+        assert "bytes" not in done.stderr

@@ -32,7 +32,7 @@ def test_a_record_and_its_past(ureg):
     assert "TLS" in ureg("history", "service", "pay").stdout
     assert ureg.json("get", "service", "pay", "--rev", "2")["spec"] == {"port": 8443}
     assert "deleted in revision 4" in ureg("get", "service", "pay", "--rev", "4", code=3).stderr
-    assert "no revision 9" in ureg("get", "service", "pay", "--rev", "9", code=2).stderr
+    assert "no revision 9" in ureg("get", "service", "pay", "--rev", "9", code=3).stderr
     ureg("get", "service", "--rev", "2", code=2)
     ureg("history", "service", "nobody", code=3)
 

@@ -1,0 +1,153 @@
+"""`ureg promote`: what an environment has, to the next one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import click
+
+from universal_registry.cli.command import Example, command, result_option
+from universal_registry.cli.foretelling import EFFECTS, dry_run_option, foretell, operation
+from universal_registry.cli.output import Item, json_text, tell, write
+from universal_registry.cli.records import fetch, key_text, kind_of
+from universal_registry.cli.session import Session, note, session, warn
+from universal_registry.kernel.errors import NotFound, Refused, UsageError
+from universal_registry.kernel.ids import SYSTEM_NAMESPACE, check_namespace
+
+_OWN = ("environment", "env_var", "secret")
+_CONTENT = ("classification", "title", "description", "labels", "annotations", "spec", "lifecycle")
+_ITS_OWN = ("health", "expires_at")
+_MOST_LISTED = 20
+
+
+@command(
+    "promote",
+    Example("ureg promote staging production --dry-run", "what would change there"),
+    Example("ureg promote staging production -m 'release 7'"),
+    Example("ureg promote staging --select kind=service", "to where its record says: promotes_to"),
+)
+@click.argument("source", metavar="FROM")
+@click.argument("target", metavar="[TO]", required=False)
+@click.option("--select", "selectors", multiple=True, metavar="SELECTOR", help="Only what this selects.")
+@click.option("--approved-by", metavar="NAME", help="Who agreed, for the log; needed where TO is protected.")
+@click.option("-m", "--message", metavar="TEXT", help="Why, for the log.")
+@dry_run_option()
+@result_option()
+def promote(
+    source: str,
+    target: str | None,
+    selectors: tuple[str, ...],
+    approved_by: str | None,
+    message: str | None,
+    dry_run: bool,
+    output: str,
+) -> None:
+    """Make the records of environment TO what they are in FROM: all of them, as one revision, or none.
+
+    The records of an environment stand in the namespace of its name. What each environment has of its own stays as it
+    is: environments, env_vars and secrets, unless --select names their kind; health; records that only TO has; and a
+    secret within a record. A field that refers to environment FROM refers to TO there. `ureg undo` takes it back.
+    """
+    with session() as asked:
+        target = check_namespace(target or _next(asked, source))
+        if target == check_namespace(source) or SYSTEM_NAMESPACE in (source, target):
+            raise UsageError(f"{source} cannot be promoted to {target}", hint="two environments of yours, FROM and TO")
+        _check_target(asked, target, approved_by, dry_run=dry_run)
+        chosen = _chosen(asked, source, selectors)
+        operations = list(_operations(asked, chosen, source, target))
+        if dry_run:
+            foretell(asked, operations, output)
+            return
+        body = {"operations": operations, "message": _message(source, target, approved_by, message)}
+        answer = asked.write("/v1/batch", body)
+    _show(answer, output)
+
+
+def _next(asked: Session, source: str) -> str:
+    """Where the environment's record says that it is promoted to."""
+    found = _environment(asked, source)
+    named = found["spec"].get("promotes_to") if found else None
+    if not named:
+        raise UsageError(
+            f"environment {source} does not say where it is promoted to",
+            hint=f"ureg promote {source} TO, or ureg set environment {source} promotes_to=TO",
+        )
+    return str(named)
+
+
+def _environment(asked: Session, name: str) -> Item | None:
+    try:
+        return fetch(asked, "environment", name, None)
+    except NotFound:
+        return None
+
+
+def _check_target(asked: Session, target: str, approved_by: str | None, *, dry_run: bool) -> None:
+    """Raises NotFound for an environment of which nothing is known, Refused for a protected one."""
+    found = _environment(asked, target)
+    if found is None and not asked.read("/v1/-/records", namespace=target, limit=1)["items"]:
+        hint = f"ureg create environment {target}"
+        raise NotFound(f"there is no environment {target}, and nothing in namespace {target}", hint=hint)
+    if found is not None and found["spec"].get("protected") and not approved_by and not dry_run:
+        hint = "--approved-by NAME says who agreed"
+        raise Refused(f"environment {target} is protected: changes need a second person", hint=hint)
+
+
+def _chosen(asked: Session, source: str, selectors: tuple[str, ...]) -> list[Item]:
+    """What is promoted. Raises NotFound when that is nothing."""
+    found = list(asked.items("/v1/-/records", {"namespace": source, "select": list(selectors)}))
+    if any(term.startswith("kind=") for text in selectors for term in text.split(",")):
+        chosen = found
+    else:
+        chosen = [item for item in found if item["kind"] not in _OWN]
+        left = Counter(item["kind"] for item in found if item["kind"] in _OWN)
+        if left:
+            told = ", ".join(f"{count} of kind {kind}" for kind, count in sorted(left.items()))
+            note(f"left out: {told}; --select kind=KIND takes them")
+    if not chosen:
+        raise NotFound(f"nothing in namespace {source} is to be promoted", hint=f"ureg search -n {source}")
+    return chosen
+
+
+def _operations(asked: Session, chosen: Iterable[Item], source: str, target: str) -> Iterable[Item]:
+    """Each of them as a write of the record in TO, if that is still as it was looked at."""
+    there = {(item["kind"], item["name"]): item for item in asked.items("/v1/-/records", {"namespace": target})}
+    references: dict[str, set[str]] = {}
+    for item in chosen:
+        kind = item["kind"]
+        if kind not in references:
+            references[kind] = _references(kind_of(asked, kind))
+        before = there.get((kind, item["name"]), {})
+        document = {field: item[field] for field in _CONTENT if field in item}
+        document |= {field: before[field] for field in _ITS_OWN if field in before}
+        document["spec"] = {
+            name: target if name in references[kind] and value == source else value
+            for name, value in item["spec"].items()
+        }
+        yield operation("put", kind, item["name"], target, document, before["meta"]["revision"] if before else 0)
+
+
+def _references(kind: Mapping[str, Any]) -> set[str]:
+    """The fields of a kind that name an environment."""
+    return {field["name"] for field in kind.get("fields", ()) if "environment" in field.get("ref", ())}
+
+
+def _message(source: str, target: str, approved_by: str | None, message: str | None) -> str:
+    text = f"promote {source} to {target}"
+    text += f", approved by {approved_by}" if approved_by else ""
+    return f"{text}: {message}" if message else text
+
+
+def _show(answer: Item, output: str) -> None:
+    warn(answer["warnings"])
+    changed = [result for result in answer["results"] if result["effect"] != "unchanged"]
+    if output == "json":
+        write(json_text(answer, indent=2))
+    elif len(changed) <= _MOST_LISTED:
+        for result in changed:
+            tell(f"{key_text(result)} {result['effect']}, revision {answer['revision']}")
+    counts = Counter(result["effect"] for result in answer["results"])
+    said = ", ".join(f"{counts[word]} {word}" for word in EFFECTS if counts[word])
+    note(f"{said}, revision {answer['revision']}")
