@@ -105,6 +105,7 @@ OTHERS = [
     ["set", "alias", "x", "nothing"],
     ["get", "alias", "nothing", "-o", "name"],
     ["get", "alias", "nothing"],
+    ["get", "sevrice", "-o", "tsv"],
     ["nothing"],
 ]
 
@@ -179,7 +180,6 @@ LISTS = [
     (["events"], ["delivery", "ls"]),
     (["get", "service"], ["get", "service"]),
     (["get", "widget"], ["get", "widget"]),
-    (["get", "sevrice"], ["get", "sevrice"]),
     (["events", "nothing"], ["delivery", "ls", "--session", "nothing"]),
     (["get", "service", "elsewhere"], ["get", "service", "elsewhere"]),
 ]
@@ -206,7 +206,11 @@ def test_a_list_is_that_of_ureg_and_starts_no_python(
     env = {} if "elsewhere" in words else NO_PYTHON
     shown, wanted = few.sh(shell, *words, **env), few.ureg(*by_ureg, "-o", "tsv")
     assert (shown.code, untimed(shown.out), shown.err) == (wanted.code, untimed(wanted.out), wanted.err)
-    assert bool(shown.out) == (words[-1] not in ("widget", "sevrice", "nothing"))
+    assert bool(shown.out) == (words[-1] not in ("widget", "nothing"))
+
+
+def test_a_kind_that_there_is_not_is_told_by_ureg(few: Home) -> None:
+    assert few.sh(shell_command("dash") or ["sh"], "get", "sevrice") == few.ureg("get", "sevrice", "-o", "tsv")
 
 
 def test_a_list_with_more_than_is_shown_is_told_by_ureg(few: Home) -> None:

@@ -23,6 +23,8 @@ query_entities_by_classification "AppService"
 # Start propagation
 registry_propagation_unidirectional myapp "remote.service" "$payload"
 """
+PAGE = (ROOT / "docs" / "how-to" / "zsh.md").read_text(encoding="utf-8")
+PAGE_BLOCKS = re.findall(r"^```zsh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 FUNCTIONS = ROOT / "universal_registry" / "shell" / "zsh" / "functions"
 PUBLIC = sorted(each.name for each in FUNCTIONS.iterdir() if not each.name.startswith("_"))
 ODD_OPTIONS = "setopt ksh_arrays sh_word_split no_unset err_return warn_create_global ksh_glob ksh_autoload\n"
@@ -67,11 +69,9 @@ def test_a_namespace_is_no_part_of_a_request(home: Home, call: str) -> None:
 
 
 def test_the_page_for_users_runs_as_it_stands(home: Home) -> None:
-    page = (ROOT / "docs" / "how-to" / "zsh.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```zsh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 4
+    assert len(PAGE_BLOCKS) == 4
     options = "setopt interactive_comments err_exit\n"
-    done = home.run("zsh", "-f", "-c", f"cd {ROOT}\n{options}{''.join(blocks)}")
+    done = home.run("zsh", "-f", "-c", f"cd {ROOT}\n{options}{''.join(PAGE_BLOCKS)}")
     assert done.code == 0, done
 
 
@@ -234,18 +234,24 @@ def test_nothing_to_ask_and_nothing_to_run_is_7(home: Home, tmp_path: Path) -> N
     assert "there is no ureg" in done.err
 
 
-def test_names_are_completed_in_a_terminal(home: Home) -> None:
-    script = f"""
+TERMINAL = """
 zmodload zsh/zpty
 zpty -b shell "PS1='> ' zsh -f -i"
-expect() {{
-  local line all=; integer deadline=$(( SECONDS + 20 ))
+expect() {
+  local line; integer deadline=$(( SECONDS + 20 ))
+  all=
   while (( SECONDS < deadline )); do
     zpty -r shell line && all+=$line
     [[ $all == *$1* ]] && return 0
   done
   print -r -- $all; return 1
-}}
+}
+"""
+"""A zsh at a terminal, and a function that waits until it shows something: `all` is what it has shown."""
+
+
+def test_names_are_completed_in_a_terminal(home: Home) -> None:
+    script = f"""{TERMINAL}
 zpty -w shell 'autoload -Uz compinit; compinit -u -D'
 zpty -w shell 'source {ROOT}/universal_registry_integration.zsh; print REA''DY'
 expect READY && zpty -n -w shell $'registry_get glyph completed-na\t'
@@ -254,6 +260,40 @@ zpty -d shell
 """
     assert home.ureg("set", "glyph", "completed-name-of-a-glyph", "glyph=x").code == 0
     assert home.run("zsh", "-f", "-c", script).out == "completed\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "block", "shown"),
+    [
+        (":", SEED_BLOCK, ["created, revision", "myapp\tAppService", "remote.service has no address yet"]),
+        ("setopt interactive_comments", PAGE_BLOCKS[0] + PAGE_BLOCKS[1], ["myapp\tAppService", "service/default/pay"]),
+    ],
+    ids=["of the guide", "of our page"],
+)
+def test_a_block_is_pasted_into_a_terminal(home: Home, before: str, block: str, shown: list[str]) -> None:
+    """Which takes `#` for a word and `!` for a line of its history, unless it is told otherwise."""
+    script = f"""{TERMINAL}
+zpty -w shell 'cd {ROOT}; {before}'
+zpty -w shell "$(cat)"
+zpty -w shell 'print EN''D'
+expect END && print -r -- $all
+zpty -d shell
+"""
+    home.ureg("delete", "service", "myapp")
+    seen = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", home.run("zsh", "-f", "-c", script, stdin=block).out)
+    assert [each for each in shown if each not in seen] == [], seen
+    assert home.ureg("get", "service", "myapp").code == 0
+
+
+def test_no_remark_of_our_pages_opens_a_quote_or_recalls_a_line() -> None:
+    """Pasted into an interactive zsh that takes `#` for a word, it would swallow the lines behind it."""
+    found = []
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        for block in re.findall(r"^```(?:sh|zsh|bash)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+            remarks = re.findall(r"(?:^|\s)#\s.*$", block, re.MULTILINE)
+            found += [(page.name, each) for each in remarks if re.search(r"['!]", each) or each.count('"') % 2]
+    assert found == []
 
 
 def test_each_function_is_in_the_reference_and_each_there_is_one() -> None:
