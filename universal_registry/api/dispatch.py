@@ -27,6 +27,7 @@ from universal_registry.kernel.errors import (
     UsageError,
 )
 from universal_registry.kernel.jsonvalue import canonical
+from universal_registry.kernel.limits import size_text
 from universal_registry.kernel.world import World
 from universal_registry.observe.health import Health
 from universal_registry.registry.once import Replayed, check_key
@@ -97,6 +98,11 @@ class Api:
     def context(self) -> Context:
         """What handlers are given, for fronts that watch on behalf of a request."""
         return self._context
+
+    @property
+    def state(self) -> int | None:
+        """As `RecordReader.state`."""
+        return self._context.service.records.state
 
     def trace_id(self) -> str:
         """An id under which a problem is told."""
@@ -229,4 +235,4 @@ def _once(request: Request) -> tuple[str, str] | None:
 
 def too_large(limit: int) -> TooLarge:
     """The error for a body beyond the limit of its route."""
-    return TooLarge("the body is too large", hint=f"at most {limit} bytes", limit=limit)
+    return TooLarge("the body is too large", hint=f"at most {size_text(limit)}", limit=limit)

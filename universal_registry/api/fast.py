@@ -16,6 +16,7 @@ from universal_registry.api.dispatch import Admitted, Api
 from universal_registry.api.http import Peer, Request, Response, split_target
 from universal_registry.api.listening import ServerLimits
 from universal_registry.api.plain import REQUEST_LINE, Fields, fields_of, rendered
+from universal_registry.api.sent_answers import SentAnswers, may_be_sent_again
 from universal_registry.kernel.errors import RegistryError, TimedOut
 from universal_registry.registry.service import Actor
 
@@ -38,6 +39,7 @@ class PlainFront:
         self.peer_of = peer_of
         self.other = other
         self.connections: set[PlainConnection] = set()
+        self.sent = SentAnswers()
         self.closing = False
         self._empty = asyncio.Event()
         self._date = ""
@@ -164,7 +166,7 @@ class PlainConnection(asyncio.Protocol):
             self._read_or_not()
         if rest < 0:
             self._wait(self._front.limits.body)
-        else:
+        elif rest or not self._answer_again(request, admitted):
             self._task = self._loop.create_task(self._answer(request, admitted))
 
     def _read(self, data: bytes, head_end: int) -> Request | None:
@@ -209,27 +211,46 @@ class PlainConnection(asyncio.Protocol):
             return None
         return admitted
 
+    def _answer_again(self, request: Request, admitted: Admitted) -> bool:
+        """Answer at once as was answered before, if that is what it would come to. Nothing waits behind the request."""
+        front, now = self._front, self._loop.time()
+        if not may_be_sent_again(request, admitted):
+            return False
+        answer = front.sent.get(request.path, front.api.state, front.date(now))
+        if answer is None:
+            return False
+        self._transport.write(answer)
+        self._deadline = now + front.limits.idle
+        if front.closing:
+            self._transport.close()
+        return True
+
     async def _answer(self, request: Request, admitted: Admitted) -> None:
-        response = await self._front.api.dispatch(request, admitted)
+        api = self._front.api
+        state = api.state if may_be_sent_again(request, admitted) else None
+        response = await api.dispatch(request, admitted)
         self._task = None
         if self._lost:
             self._front.gone(self)
             return
-        self._send(response)
+        date = self._front.date(self._loop.time())
+        answer = self._send(response, date)
+        if state is not None and response.status == 200 and state == api.state:
+            self._front.sent.keep(request.path, answer, state, date)
         if self._front.closing:
             self._transport.close()
         elif self._pieces and not self._writing_paused:
             self._go_on()
 
-    def _send(self, response: Response) -> None:
-        now = self._loop.time()
-        date = self._front.date(now)
+    def _send(self, response: Response, date: str) -> bytes:
+        """The bytes that were sent."""
         try:
             answer = rendered(response, date)
         except (TypeError, ValueError) as error:
             answer = rendered(self._front.api.bug(error), date)
         self._transport.write(answer)
-        self._deadline = now + self._front.limits.idle
+        self._deadline = self._loop.time() + self._front.limits.idle
+        return answer
 
     def _go_on(self) -> None:
         """Nothing is under way any more: to what came meanwhile."""
@@ -284,7 +305,8 @@ class PlainConnection(asyncio.Protocol):
             if self._needed:
                 late = TimedOut(f"the body did not arrive within {self._front.limits.body:g} s")
                 response = self._front.api.problem(late)
-                self._send(Response(status=response.status, headers=(*response.headers, _CLOSE), body=response.body))
+                closing = Response(status=response.status, headers=(*response.headers, _CLOSE), body=response.body)
+                self._send(closing, self._front.date(now))
             self._transport.close()
 
     def _stop_timer(self) -> None:

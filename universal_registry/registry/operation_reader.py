@@ -42,8 +42,8 @@ class OperationReader:
         """
         if type(document) is not dict:
             raise Invalid(f"an operation is an object, not {shown(document)}")
-        fields = {name: value for name, value in document.items() if name != "op"}
-        match document.get("op", "put"):
+        fields = dict(document)
+        match fields.pop("op", "put"):
             case "put":
                 return self.put(fields, None, strict)
             case "merge":

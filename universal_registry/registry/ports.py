@@ -44,6 +44,11 @@ class RecordWriter(Protocol):
 class RecordReader(Protocol):
     """Reads. Each sees one committed state; none waits for the writer."""
 
+    @property
+    def state(self) -> int | None:
+        """A number: what was read while it was this one is so as long as it stays. None: that cannot be told now."""
+        ...
+
     async def get(self, key: Key) -> Record | None: ...
 
     async def look(self, key: Key) -> Seen:
@@ -107,3 +112,7 @@ class LogReader(Protocol):
         ...
 
     async def line(self, revision: int, seq: int) -> Change | None: ...
+
+    async def newest_places(self, revision: int, seq: int, limit: int) -> Sequence[tuple[int, int]]:
+        """(revision, seq) of the lines behind a place, newest first: at most `limit`."""
+        ...

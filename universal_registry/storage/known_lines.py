@@ -16,18 +16,19 @@ _revision = attrgetter("revision")
 class KnownLines:
     """Whole revisions at the end of the log, without a gap: at most about MOST_LINES, and MOST_BYTES of bodies.
 
-    A line never changes, but for what rotates keys: that makes all of them forgotten. Whether the log still ends with
-    the last of them is for their owner to ask.
+    A line never changes, but for what rotates keys: that makes all of them forgotten. How far the log goes is for
+    their owner to ask: they are kept when their COMMIT begins, since in the moment when it has succeeded and he does
+    not know it yet, readers come.
     """
 
     def __init__(self) -> None:
         self._lines: list[Change] = []
         self._bytes = 0
 
-    @property
-    def end(self) -> tuple[int, bytes] | None:
-        """The revision and the chain hash of the last one."""
-        return (self._lines[-1].revision, self._lines[-1].hash) if self._lines else None
+    def hold(self, revision: int, chained: bytes) -> bool:
+        """Whether that revision is one of them, with that chain hash: then a log that ends there holds all up to it."""
+        at = bisect_right(self._lines, revision, key=_revision)
+        return at > 0 and (self._lines[at - 1].revision, self._lines[at - 1].hash) == (revision, chained)
 
     def after(self, revision: int, limit: int, upto: int | None) -> Sequence[Change] | None:
         """The lines after that revision, none beyond `upto`: all, or whole revisions of about `limit` lines, at least
@@ -43,12 +44,12 @@ class KnownLines:
         return lines[first:end]
 
     def keep(self, lines: Sequence[Change]) -> None:
-        """These have been committed. The oldest are forgotten."""
+        """These are being committed. The oldest are forgotten."""
         if not lines:
             return
         if self._lines and lines[0].revision != self._lines[-1].revision + 1:
             self.forget()
-        size = sum(len(line.body or b"") for line in lines)
+        size = _bytes_of(lines)
         if size > MOST_BYTES or len(lines) > MOST_LINES:
             self.forget()
             return
@@ -61,10 +62,14 @@ class KnownLines:
         """The older half, to the end of its last revision: dropping one by one would move the list each time."""
         middle = self._lines[len(self._lines) // 2].revision
         end = bisect_right(self._lines, middle, key=_revision)
+        self._bytes -= _bytes_of(self._lines[:end])
         del self._lines[:end]
-        self._bytes = sum(len(line.body or b"") for line in self._lines)
 
     def forget(self) -> None:
         """Nothing is known any more."""
         self._lines.clear()
         self._bytes = 0
+
+
+def _bytes_of(lines: Sequence[Change]) -> int:
+    return sum([len(line.body) for line in lines if line.body is not None])

@@ -106,6 +106,11 @@ class PostgresRegistry:
 
     # --- RecordReader --------------------------------------------------------------------------------------------
 
+    @property
+    def state(self) -> int | None:
+        """None: other daemons write too."""
+        return None
+
     async def get(self, key: Key) -> Record | None:
         """The record, if there is one."""
         rows = await self._database.fetch(self._one(key.kind), key.namespace, key.name)
@@ -217,6 +222,11 @@ class PostgresRegistry:
         """One line, if the log has it."""
         rows = await self._database.fetch(_SQL["line"], position_of(revision, seq))
         return change_of(rows[0]) if rows else None
+
+    async def newest_places(self, revision: int, seq: int, limit: int) -> Sequence[tuple[int, int]]:
+        """(revision, seq) of the lines behind a place, newest first: at most `limit`."""
+        rows = await self._database.fetch(_SQL["newest_places"], position_of(revision, seq), limit)
+        return [(row[0], row[1]) for row in rows]
 
     async def history(
         self, key: Key, limit: int, *, before: int | None = None, events: bool = True

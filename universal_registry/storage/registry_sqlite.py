@@ -130,6 +130,11 @@ class SqliteRegistry:
         there = row[_UID] is not None
         return Seen(record=record_of(key.kind, tuple(row)) if there else None, revision=revision or 0)
 
+    @property
+    def state(self) -> int | None:
+        """As `Database.state`."""
+        return self._database.state
+
     async def find(self, name: str, namespace: str | None = None) -> Sequence[Record]:
         """All records of that exact name, in order of kind and namespace."""
         found: list[Record] = []
@@ -208,9 +213,12 @@ class SqliteRegistry:
 
     async def changes(self, after: int, limit: int, *, upto: int | None = None) -> Sequence[Change]:
         """Whole revisions after `after`, about `limit` lines, at least one revision when there is one."""
-        known = self._newest.after(after, limit, upto)
-        if known is not None and self._is_newest():
-            return known
+        head = await self.head()
+        if self._newest.hold(head.revision, head.hash):
+            end = head.revision if upto is None else min(upto, head.revision)
+            known = self._newest.after(after, limit, end)
+            if known is not None:
+                return known
         end = position_of((upto if upto is not None else _NO_REVISION) + 1, 0)
         lines = self._lines(position_of(after + 1, 0) - 1, end, limit + 1)
         if len(lines) <= limit:
@@ -219,11 +227,6 @@ class SqliteRegistry:
         whole = [line for line in lines if line.revision < cut]
         # A read of its own is no other state: a line that can be seen never changes.
         return whole or self._lines(position_of(cut, 0) - 1, position_of(cut + 1, 0), -1)
-
-    def _is_newest(self) -> bool:
-        """Whether the log still ends with the newest line that is known: then, by the chain, it holds all of them."""
-        rows = self._database.read(self._sql["head"])
-        return bool(rows) and (rows[0][0], bytes(rows[0][1])) == self._newest.end
 
     def _lines(self, after: int, before: int, limit: int) -> list[Change]:
         return [change_of(row) for row in self._database.read(self._sql["lines"], (after, before, limit))]
@@ -247,6 +250,11 @@ class SqliteRegistry:
         """One line, if the log has it."""
         rows = self._database.read(self._sql["line"], (position_of(revision, seq),))
         return change_of(rows[0]) if rows else None
+
+    async def newest_places(self, revision: int, seq: int, limit: int) -> Sequence[tuple[int, int]]:
+        """(revision, seq) of the lines behind a place, newest first: at most `limit`."""
+        sql, where = self._sql["newest_places"], (position_of(revision, seq), limit)
+        return await self._database.scan(lambda read: [(row[0], row[1]) for row in read(sql, where)])
 
     async def history(
         self, key: Key, limit: int, *, before: int | None = None, events: bool = True
@@ -308,12 +316,12 @@ class SqliteRegistry:
                 batch = SqliteBatch(self._parts, head, Stamp(version, self._batches))
                 yield batch
                 batch.finish()
+                self._newest.keep(batch.lines)
         except BaseException:  # whatever ended it: nobody can say here whether it was committed
             self._known.forget()
             self._newest.forget()
             raise
         self._known.keep(batch.rows)
-        self._newest.keep(batch.lines)
 
 
 @cache

@@ -78,7 +78,7 @@ class NoEngine:
     def look(self) -> None:
         """Nobody obeys here."""
 
-    def lag(self) -> int:
+    async def lag(self) -> int:
         return 0
 
 

@@ -14,6 +14,7 @@ from universal_registry.api.auth import Scope
 from universal_registry.api.http import Peer, PeerKind, Response
 from universal_registry.api.routes import ROUTES
 from universal_registry.observe.health import WorkerState
+from universal_registry.registry.service import Actor
 
 OTHER = Peer(kind=PeerKind.UNIX, uid=54321)
 ALIAS = {"spec": {"command": "x"}}
@@ -197,6 +198,23 @@ async def test_health_says_in_words_how_each_worker_does_and_asks_for_no_token(s
     stack.workers = (WorkerState(name="webhook", running=True, stuck=True, deaths=0, silent=200.0, last_error=""),)
     answered = await stack.call("GET", "/health/live", peer=OTHER)
     assert (answered.status, said(answered)["reason"]) == (503, "the webhook worker has not moved for 200 s")
+
+
+async def test_a_target_that_keeps_the_history_is_said_by_status_and_without_its_name_by_health(stack: Any) -> None:
+    document = {
+        "kind": "endpoint",
+        "namespace": "system",
+        "name": "one",
+        "spec": {"delivery": {"transport": "webhook"}},
+    }
+    await stack.service.put(document, actor=Actor("uid:0", admin=True))
+    stack.compaction.kept = {"target system/one": 7, "target system/gone": 3}
+    found = said(await stack.call("GET", "/v1/-/status"))["warnings"]
+    kept = "history: target one keeps 7 revisions beyond their time (it has no address): ureg target add one URL"
+    assert [each for each in found if each.startswith("history: ")] == [kept]
+    answered = await stack.call("GET", "/health", peer=OTHER)
+    general = "history: a target keeps it beyond its time; ureg status says which"
+    assert (answered.status, said(answered)["warnings"]) == (200, [general])
 
 
 async def test_a_revoked_token_opens_nothing_on_a_connection_that_was_open_before(stack: Any, serve: Any) -> None:

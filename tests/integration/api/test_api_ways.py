@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import pytest
 from universal_registry.api.fast import MOST_AHEAD, MOST_BODY, PlainConnection, PlainFront
 from universal_registry.api.http import Response
 from universal_registry.api.listening import ServerLimits
+from universal_registry.api.sent_answers import MOST_ANSWERS, MOST_BYTES, SentAnswers
 from universal_registry.api.server import ApiServer
 
 BODY = b'{"spec":{"command":"x"}}'
@@ -456,6 +459,137 @@ async def test_the_caller_is_that_of_each_request(site):
     refused = site.request().replace(site.stack.token.encode(), b"ur_" + b"A" * 43)
     wire.send(site.request() + refused + site.request())
     assert [(await wire.answer())[0] for _ in range(3)] == [200, 401, 200]
+
+
+# --- answers that are sent again ------------------------------------------------------------------------------------
+
+
+class Dispatched:
+    """Counts the requests that were answered anew."""
+
+    def __init__(self, site: Site) -> None:
+        self.count = 0
+        self._dispatch = site.stack.api.dispatch
+        site.stack.api.dispatch = self.dispatch
+        site.front.date = lambda _: "Thu, 01 Jan 2026 00:00:00 GMT"
+
+    async def dispatch(self, *given: Any) -> Response:
+        self.count += 1
+        return await self._dispatch(*given)
+
+
+async def got(wire: Wire, request: bytes) -> tuple[int, dict[str, str], bytes]:
+    wire.send(request)
+    found = await wire.answer()
+    assert found is not None
+    return found
+
+
+async def test_a_record_is_answered_again_until_something_is_written(site):
+    wire, dispatched = await site.open(), Dispatched(site)
+    answers = [await got(wire, site.request()) for _ in range(3)]
+    assert dispatched.count == 1
+    assert answers[0] == answers[1] == answers[2]
+    await site.stack.call("PUT", "/v1/default/aliases/other", body=BODY, headers={"content-type": "application/json"})
+    anew = await got(wire, site.request())
+    assert anew[1]["registry-revision"] == "2"
+    assert anew[2] == answers[0][2]
+    await site.stack.call("DELETE", PATH.decode())
+    assert (await got(wire, site.request()))[0] == 404
+    assert (await got(wire, site.request()))[0] == 404
+
+
+async def test_it_is_answered_anew_each_second(site):
+    """What somebody else did to the file shows."""
+    wire, dispatched = await site.open(), Dispatched(site)
+    for count in (1, 2, 3):
+        site.front.date = lambda _, second=count: f"Thu, 01 Jan 2026 00:00:0{second} GMT"
+        for _ in range(2):
+            _, headers, _ = await got(wire, site.request())
+            assert headers["date"] == f"Thu, 01 Jan 2026 00:00:0{count} GMT"
+        assert dispatched.count == count
+
+
+async def test_nothing_is_answered_again_while_a_transaction_is_open(site):
+    """Its COMMIT may show to one reader already, who must not be told what was before by the next answer."""
+    wire, dispatched = await site.open(), Dispatched(site)
+    assert (await got(wire, site.request()))[0] == 200
+    async with site.stack.store.batch():
+        for _ in range(2):
+            assert (await got(wire, site.request()))[0] == 200
+    assert dispatched.count == 3
+    assert (await got(wire, site.request()))[0] == 200
+    assert dispatched.count == 4, "what was read meanwhile is not kept"
+
+
+class LateExecutor(ThreadPoolExecutor):
+    """What it does is `done` before anybody who waits for it is told, when `tell` is set."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.done, self.tell = threading.Event(), threading.Event()
+
+    def submit(self, work, /, *args, **named):
+        def late() -> Any:
+            result = work(*args, **named)
+            self.done.set()
+            self.tell.wait(20)
+            return result
+
+        return super().submit(late)
+
+
+async def test_a_commit_that_is_not_told_yet_is_seen_by_all_or_by_none(site):
+    wire, _ = await site.open(), Dispatched(site)
+    assert b'"command":"x"' in (await got(wire, site.request()))[2]
+    late = LateExecutor()
+    site.stack.store.database.run_in(late)
+    body = b'{"spec":{"command":"y"}}'
+    writer = await site.open()
+    writer.send(site.request(b"PUT", body=body))
+    await asyncio.to_thread(late.done.wait, 20)
+    for _ in range(2):
+        _, headers, answer = await got(wire, site.request())
+        assert b'"command":"y"' in answer
+        assert headers["registry-revision"] == "2"
+    assert [line.revision for line in await site.stack.store.changes(0, 10)] == [1, 2]
+    late.tell.set()
+    assert (await writer.answer())[0] == 200
+    assert b'"command":"y"' in (await got(wire, site.request()))[2]
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [(b'if-none-match: "1"', 304), (b"accept: text/tab-separated-values", 200), (b"content-encoding: gzip", 400)],
+)
+async def test_who_asks_for_it_otherwise_gets_another_answer(site, line, status):
+    wire, dispatched = await site.open(), Dispatched(site)
+    plain = await got(wire, site.request())
+    found = await got(wire, site.head(b"GET " + PATH, line) + b"\r\n\r\n")
+    assert found[0] == status
+    assert found[2] != plain[2]
+    assert await got(await site.open(), site.request()) == plain
+    assert dispatched.count == 2
+
+
+async def test_who_may_not_read_is_told_nothing_that_is_kept(site):
+    wire = await site.open()
+    Dispatched(site)
+    assert (await got(wire, site.request()))[0] == 200
+    refused = site.request().replace(site.stack.token.encode(), b"ur_" + b"A" * 43)
+    assert (await got(await site.open(), refused))[0] == 401
+
+
+def test_few_answers_are_kept_and_no_large_one():
+    sent = SentAnswers()
+    for number in range(MOST_ANSWERS + 5):
+        sent.keep(f"/{number}", b"x", 2, "now")
+    sent.keep("/0", b"y" * (MOST_BYTES + 1), 2, "now")
+    assert sum(sent.get(f"/{number}", 2, "now") is not None for number in range(MOST_ANSWERS + 5)) == MOST_ANSWERS
+    assert (sent.get("/0", 2, "now"), sent.get("/0", 2, "then"), sent.get("/0", 4, "now")) == (b"x", None, None)
+    assert sent.get("/0", None, "now") is None
+    sent.keep("/1", b"z", 4, "now")
+    assert (sent.get("/1", 4, "now"), sent.get("/0", 4, "now")) == (b"z", None)
 
 
 # --- bugs -----------------------------------------------------------------------------------------------------------
