@@ -72,12 +72,12 @@ def test_no_daemon_loads_the_simulator() -> None:
 
 
 async def test_every_seed_does_what_it_is_for(machines: Machines) -> None:
-    """Copied folders are found out, frames are damaged on their way, nodes are restored, audiences change: or nothing was proved."""
+    """Copies are found out, frames damaged, nodes restored, audiences changed: or nothing was proved."""
     reports: list[Report] = [await Simulation(seed, machines).run() for seed in range(20)]
     assert sum(report.refused_clones for report in reports) > 5
     assert sum(report.damaged for report in reports) > 50
     assert sum(report.restored for report in reports) > 10
-    assert sum(report.limited for report in reports) > 5
+    assert sum(report.limited for report in reports) > 2
 
 
 # --- mutants of the design ------------------------------------------------------------------------------------------
@@ -210,6 +210,15 @@ async def feed_goes_on(self: sync_store.Replica, node: str) -> Any:
     return msgspec.structs.replace(await _peer(self, node), audiences=mark_of((await self.identity()).audiences))
 
 
+_batch = session.Session._batch
+
+
+async def out_of_order(self: session.Session, batch: Any) -> Any:
+    """A batch is taken though the one before it has not come."""
+    self.peer = msgspec.structs.replace(self.peer, cursor=max(self.peer.cursor, batch.start))
+    return await _batch(self, batch)
+
+
 class Mutant(NamedTuple):
     """`first`: a seed that shows it, where few do."""
 
@@ -240,6 +249,7 @@ MUTANTS = {
     "whole without all": Mutant(session, "is_whole", whole_without_all),
     "other audiences": Mutant(session, "refusal", other_audiences_are_no_matter),
     "feed goes on": Mutant(sync_store.Replica, "peer", feed_goes_on),
+    "out of order": Mutant(session.Session, "_batch", out_of_order),
 }
 
 

@@ -28,9 +28,10 @@ from universal_registry.storage.sync_reviews import Reviews
 from universal_registry.storage.sync_rows import kept_of
 from universal_registry.storage.sync_store import Replica
 from universal_registry.storage.writer import Batch, GroupWriter
+from universal_registry.sync.audience import Reach, barred
 from universal_registry.sync.identity import Identity, Renewal
 from universal_registry.sync.ports import Applied, Digests, Feed, Keys, Peer
-from universal_registry.sync.simworld import KEYS, Dice, SimWorld, Spec
+from universal_registry.sync.simworld import KEYS, LIMITED_SCOPE, Dice, SimWorld, Spec
 from universal_registry.sync.version import Known, State, Vector
 
 _CLUSTER = "simulation"
@@ -211,6 +212,13 @@ class Machine:
                 document["title"] = made["title"]
             await self._service.put(document, actor=_SOMEBODY)
         return (await self._replica.identity()).feed != before
+
+    async def limit(self, members: Sequence[str]) -> None:
+        await self._replica.audience(LIMITED_SCOPE, members, _SOMEBODY.name)
+
+    def reach(self, own: Identity, peer: str) -> Reach:
+        without = barred(own.audiences, own.node, peer)
+        return Reach(self._replica.selector(_EVERYTHING), tuple(map(self._replica.selector, without)))
 
     async def purge(self) -> None:
         await self._reviews.purge()

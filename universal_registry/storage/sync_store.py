@@ -316,7 +316,6 @@ class Replica:
             await self._books.apply(batch, before, outcome, f"peer:{peer.node}")
             await tables.run_each("put_peer", [row_of_peer(peer)])
             self._given = outcome.identity.feed
-            reviews = (await tables.ask("reviews"))[0][0]
-            return Applied(len(outcome.entries), reviews, outcome.identity.vector)
+            return Applied(len(outcome.entries), outcome.identity.vector)
 
         return await self._books.writer.within(work)

@@ -50,10 +50,9 @@ class Feed(NamedTuple):
 
 
 class Applied(NamedTuple):
-    """What taking something in came to: records that changed, records with something to review now, and the vector."""
+    """What taking something in came to: records that changed, and the vector."""
 
     changed: int
-    conflicts: int
     vector: Vector
 
 

@@ -86,12 +86,11 @@ class Batch(_Frame, tag="batch"):
 
 
 class Ack(_Frame, tag="ack"):
-    """Stored, durably, up to `cursor`. `vv`: what I have seen now. `conflicts`: how many records wait for review."""
+    """Stored, durably, up to `cursor`. `vv`: what I have seen now."""
 
     cursor: int
     applied: int
     vv: Vector
-    conflicts: int = 0
 
 
 class Digest(_Frame, tag="digest"):

@@ -80,7 +80,6 @@ class Session:
         self.theirs: Hello | None = None
         self.phase = Phase.OPENING
         self.refused: tuple[str, str] | None = None
-        self.conflicts = 0
 
     @property
     def root(self) -> str:
@@ -277,8 +276,7 @@ class Session:
         applied = await self._store.take(self.peer, known, batch.vv, joins=joins)
         if batch.recs or batch.more:
             self.phase = Phase.SYNCING
-        self.conflicts = applied.conflicts
-        ack = Ack(cursor=batch.end, applied=applied.changed, vv=applied.vector, conflicts=applied.conflicts)
+        ack = Ack(cursor=batch.end, applied=applied.changed, vv=applied.vector)
         return [ack, *await self._next()]
 
     def _check_scope(self, keys: Iterable[Key]) -> None:
@@ -311,8 +309,7 @@ class Session:
         self._check_scope([each.key for each in known])
         if (ending := await self._renewed(await self._store.identity(), frame.vv)) is not None:
             return ending
-        applied = await self._store.take(self.peer, known, frame.vv, joins=False)
-        self.conflicts = applied.conflicts
+        await self._store.take(self.peer, known, frame.vv, joins=False)
         answers: list[Frame] = []
         if frame.answer:
             answers = await mending.states_of(self._store, [each.key for each in known], answer=False)

@@ -60,6 +60,10 @@ SELECT revision, seq, op, kind, namespace, name, uid, generation, commitment, pr
        txn_id, message, at, hash, body
 FROM changes WHERE position = $1;
 
+-- name: newest_places
+-- Where the lines behind a place stand, newest first.
+SELECT revision, seq FROM changes WHERE position > $1 ORDER BY position DESC LIMIT $2;
+
 -- name: history
 -- The newest lines about one record, newest first.
 SELECT revision, seq, op, kind, namespace, name, uid, generation, commitment, prev_commitment, changed_fields, actor,

@@ -65,7 +65,3 @@ WHERE (reviews > 0 OR held <> '') AND (kind, namespace, name) > ($1, $2, $3) ORD
 -- name: keys_to_review
 -- Which those are, in order.
 SELECT kind, namespace, name FROM sync_records WHERE reviews > 0 OR held <> '' ORDER BY kind, namespace, name LIMIT $1;
-
--- name: reviews
--- How many those are.
-SELECT COUNT(*) FROM sync_records WHERE reviews > 0 OR held <> '';

@@ -61,6 +61,10 @@ SELECT revision, seq, op, kind, namespace, name, uid, generation, commitment, pr
        txn_id, message, at, hash, body
 FROM changes WHERE position = ?;
 
+-- name: newest_places
+-- Where the lines behind a place stand, newest first.
+SELECT revision, seq FROM changes WHERE position > ? ORDER BY position DESC LIMIT ?;
+
 -- name: history
 -- The newest lines about one record, newest first.
 SELECT revision, seq, op, kind, namespace, name, uid, generation, commitment, prev_commitment, changed_fields, actor,

@@ -59,7 +59,3 @@ WHERE (reviews > 0 OR held <> '') AND (kind, namespace, name) > (?, ?, ?) ORDER 
 -- name: keys_to_review
 -- Which those are, in order.
 SELECT kind, namespace, name FROM sync_records WHERE reviews > 0 OR held <> '' ORDER BY kind, namespace, name LIMIT ?;
-
--- name: reviews
--- How many those are.
-SELECT COUNT(*) FROM sync_records WHERE reviews > 0 OR held <> '';
