@@ -159,7 +159,10 @@ events() {
 get_records() {
   case ${1:-} in '' | *[!abcdefghijklmnopqrstuvwxyz_]*) return 1 ;; esac
   case $#:${2:-} in
-    1:) show_page 999 "/v1/-/records?kind=$1&" ;;
+    1:)
+      doubtful='invalid'
+      show_page 999 "/v1/-/records?kind=$1&"
+      ;;
     2: | 2:-?*) return 1 ;;
     2:*)
       encode "$2"

@@ -58,6 +58,7 @@ SCENES = {
         elsewhere={1: "with a real server in tests/system/cli/test_cli_backup.py"},
     ),
     "how-to/delivery": Scene(before=DEAD, words={"dlv_0a1b2c": "$(cat dead)"}, refuses=True),
+    "how-to/environments": Scene(before=INIT),
     "how-to/install": Scene(
         elsewhere={
             **dict.fromkeys((0, 1, 2), "on a machine of its own in tests/system/service/test_install_linux.py"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from universal_registry.cli.deliveries import _SHAPE as DELIVERIES
-from universal_registry.cli.grid import cell, cut, escaped, table, width
+from universal_registry.cli.grid import GAP, cell, cut, escaped, table, width
+from universal_registry.cli.output import Column, Shape, emit
 
 
 @pytest.mark.parametrize(
@@ -118,3 +120,16 @@ def test_what_is_to_be_whole_is_in_every_line(rows: list[list[str]], limit: int,
     whole = {each for each in chosen if each < len(cells[0])}
     for row, line in zip(cells, table(["T"] * len(cells[0]), cells, limit, whole)[1:], strict=True):
         assert all(row[each].rstrip() in line for each in whole)
+
+
+def test_words_of_others_do_not_break_a_table_and_stay_whole_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
+    shape = Shape("tries", (Column("WHY", "why", long=True), Column("ID", "id", whole=True)), lambda item: item["id"])
+    item = {"why": "<html>\n" * 200, "id": "d" * 150}
+    emit([item], "table", shape)
+    _, line = capsys.readouterr().out.splitlines()
+    assert width(line) <= 100 + GAP + 150
+    assert line.endswith("…  " + item["id"])
+    emit([item], "json", shape)
+    assert json.loads(capsys.readouterr().out) == [item]
+    emit([item], "tsv", shape)
+    assert len(capsys.readouterr().out) > 200 * len("<html>")

@@ -27,11 +27,20 @@ class Limits:
 DEFAULT_LIMITS = Limits()
 
 
+def size_text(count: int) -> str:
+    """A number of bytes as people read it: `1 MiB`, `256 KiB`, or as it is where it is no whole number of them."""
+    for unit, shift in (("MiB", 20), ("KiB", 10)):
+        if count >> shift and not count % (1 << shift):
+            return f"{count >> shift} {unit}"
+    return f"{count} bytes"
+
+
 def check_text(data: bytes | str, limits: Limits) -> bytes:
     """The text as bytes within the body limit, without a byte order mark."""
     raw = encode(data) if isinstance(data, str) else data if type(data) is bytes else bytes(data)
     if len(raw) > limits.body:
-        raise TooLarge(f"the text is {len(raw)} bytes long", hint=f"at most {limits.body} bytes", limit=limits.body)
+        hint = f"at most {size_text(limits.body)}"
+        raise TooLarge(f"the text is {len(raw)} bytes long", hint=hint, limit=limits.body)
     if raw.startswith(_BOM):
         raise Malformed("the text begins with a byte order mark", hint="save it as UTF-8 without BOM")
     return raw
@@ -53,7 +62,8 @@ def check_string(text: str, limits: Limits, where: str) -> None:
     if "\0" in text:
         raise Malformed(f"{where} holds a NUL character", hint="remove \\u0000")
     if len(text) * 4 > limits.string and len(text.encode(errors="surrogatepass")) > limits.string:
-        raise TooLarge(f"{where} is longer than {limits.string} bytes", limit=limits.string)
+        hint = f"at most {size_text(limits.string)}"
+        raise TooLarge(f"{where} is longer than one text may be", hint=hint, limit=limits.string)
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -79,3 +81,36 @@ def test_a_start_on_a_full_disk_is_one_clear_line(ureg: Callable[..., Any], disk
     assert found.returncode == 1
     (line,) = found.stderr.splitlines()
     assert "no space left" in line.lower()
+
+
+def test_a_full_disk_without_a_daemon_is_not_taken_for_a_damaged_store(disk: Path) -> None:
+    """SQLite cannot make the file beside a store that its readers share, and says only that there was an error."""
+    home = disk / "home"
+
+    def ureg(*words: str) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-P", "-m", "universal_registry", *words]
+        environ = {**os.environ, "REGISTRY_HOME": str(home), "REGISTRY_LISTEN": ""}
+        return subprocess.run(line, env=environ, capture_output=True, text=True, check=False, timeout=60)
+
+    assert ureg("init").returncode == 0
+    assert ureg("set", "alias", "a", "command=true").returncode == 0
+    fill_disk(disk)
+    for words in (("get", "alias", "a"), ("set", "alias", "b", "command=true"), ("backup", str(home / "b"))):
+        done = ureg(*words)
+        assert done.returncode == 1
+        assert "no space left" in done.stderr
+        assert "free some space" in done.stderr
+    found = {
+        f"{each['group']}/{each['name']}": each["state"] for each in json.loads(ureg("doctor", "-o", "json").stdout)
+    }
+    assert found["home/space"] == "fail"
+    assert found["stores/sound"] == "skip"
+    assert found["keys/key"] != "fail"
+    (disk / "filling").unlink()
+    assert ureg("set", "alias", "b", "command=true").returncode == 0
+
+
+def fill_disk(disk: Path) -> None:
+    with suppress(OSError), (disk / "filling").open("wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 4096)
