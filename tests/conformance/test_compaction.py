@@ -252,6 +252,18 @@ async def test_values_wait_for_readers_whose_lines_are_there_and_lines_for_lasti
     assert done["kept_back"] == [{"name": "target system/hook", "revision": 6}]
 
 
+async def test_it_remembers_how_much_is_kept_for_the_sake_of_a_target(watched: Watched):
+    await lived(watched)
+    readers = [Reader("consumer audit", 9), Reader("target system/hook", 6, lasting=True)]
+    compaction = await compaction_to(watched, values=15, readers=readers)
+    assert compaction.kept == {}, "nobody has looked yet"
+    await compaction.look()
+    assert compaction.kept == {"target system/hook": 9}
+    compaction = await compaction_to(watched, values=15, readers=[Reader("target system/hook", 15, lasting=True)])
+    await compaction.look()
+    assert compaction.kept == {}
+
+
 async def test_nothing_young_goes(watched: Watched):
     await lived(watched)
 

@@ -104,7 +104,7 @@ class _NoEngine:
     def look(self) -> None:
         """Nobody obeys here."""
 
-    def lag(self) -> int:
+    async def lag(self) -> int:
         return 0
 
 

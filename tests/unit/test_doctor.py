@@ -69,6 +69,7 @@ ILL: dict[str, tuple[dict[str, Any], str]] = {
     "sending/queue": ({"status": {"health": {"queue_depth": 20_000}}}, "warn"),
     "sending/conflicts": ({"status": {"warnings": ["there are conflicts to review: x"]}}, "warn"),
     "sending/peers": ({"status": {"warnings": ["peer a: degraded: x"]}}, "warn"),
+    "sending/history": ({"status": {"warnings": ["history: target a keeps 9: ureg target resume a"]}}, "warn"),
     "sending/wire": ({"keys": {**KEYS, "warnings": ["nothing is sealed on the wire, as x"]}}, "warn"),
 }
 
@@ -141,6 +142,21 @@ def test_a_full_disk_is_not_taken_for_a_damaged_store() -> None:
     full = {"unread": "no space left", "silent": "no space left", "free_bytes": 0}
     assert said("stores/sound", **full) == ("skip", "")
     assert said("home/space", **full) == ("fail", "df -h")
+
+
+def test_a_target_that_keeps_the_history_is_said_with_its_command() -> None:
+    kept = "history: target one keeps 9 revisions beyond their time (it is paused): ureg target resume one"
+    found = {each.name: each for each in examine(Facts(**{**WELL, "status": {"warnings": [kept]}}))}
+    why = "target one keeps 9 revisions beyond their time (it is paused)"
+    assert (found["history"].state, found["history"].why, found["history"].command) == (
+        "warn", why, "ureg target resume one",
+    )  # fmt: skip
+
+
+def test_a_target_called_backup_is_none() -> None:
+    assert said("backups/made", status={"warnings": ["target backup: no address, 3 waiting"]}) == ("ok", "")
+    late = "the backup that was begun at 2026-03-01T00:00:00+00:00 does not end"
+    assert said("backups/made", status={"warnings": [late]}) == ("fail", "ls -ld /b")
 
 
 def test_a_key_in_the_place_of_another_is_said() -> None:

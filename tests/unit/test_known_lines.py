@@ -42,7 +42,7 @@ def test_all_that_comes_after_a_revision(known: KnownLines) -> None:
     assert places(known.after(6, 100, None)) == [(7, 0)]
     assert places(known.after(7, 100, None)) == []
     assert places(known.after(9, 100, None)) == []
-    assert known.end == (7, b"%032d" % 7)
+    assert known.hold(7, b"%032d" % 7)
 
 
 def test_what_comes_after_an_older_revision_is_not_known(known: KnownLines) -> None:
@@ -95,6 +95,6 @@ def test_it_stays_small_and_begins_with_a_whole_revision() -> None:
 @pytest.mark.parametrize("large", [revision(8, MOST_LINES + 1), revision(8, 2, MOST_BYTES)])
 def test_what_is_too_much_is_not_kept_nor_is_what_was_before_it(known: KnownLines, large: list[Change]) -> None:
     known.keep(large)
-    assert known.end is None
+    assert not known.hold(8, b"%032d" % 8)
     known.keep(revision(9))
     assert places(known.after(8, 100, None)) == [(9, 0)]

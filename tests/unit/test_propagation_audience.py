@@ -192,6 +192,15 @@ def one_shot(state: str = "planned", reason: str = "", deadline: datetime | None
 
 
 @pytest.mark.parametrize(
+    ("seconds", "after"), [(0.0, "planned"), (0.9, "planned"), (1.0, "running"), (-60.0, "running")]
+)
+def test_only_a_session_that_takes_a_while_is_said_to_run(seconds: float, after: str) -> None:
+    """What is over at once needs no step in between; a clock that goes back keeps no session from running."""
+    found = concluded(one_shot(), ["pending", "executed"], NOW + timedelta(seconds=seconds))
+    assert found.state == after
+
+
+@pytest.mark.parametrize(
     ("before", "statuses", "after"),
     [
         ("planned", ["pending", "executed"], "running"),
@@ -208,7 +217,7 @@ def one_shot(state: str = "planned", reason: str = "", deadline: datetime | None
     ],
 )
 def test_how_a_session_goes_on(before: str, statuses: list[str], after: str) -> None:
-    found = concluded(one_shot(before, "cancelled by ann"), statuses, NOW)
+    found = concluded(one_shot(before, "cancelled by ann"), statuses, NOW + timedelta(seconds=1))
     assert found.state == after
     if after != before:
         assert found.reason

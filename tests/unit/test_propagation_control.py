@@ -114,7 +114,7 @@ class View:
     def look(self) -> None:
         """Nobody obeys here."""
 
-    def lag(self) -> int:
+    async def lag(self) -> int:
         return self.behind
 
 

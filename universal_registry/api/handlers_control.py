@@ -10,6 +10,7 @@ from universal_registry.api.context import Call, Context, body_as, needed
 from universal_registry.api.http import Response, json_response
 from universal_registry.kernel.errors import Invalid, NotFound, UsageError
 from universal_registry.kernel.ids import DEFAULT_NAMESPACE, Key
+from universal_registry.observe.kept_history import kept_warnings
 from universal_registry.propagation.lanes.lane import DeliveryState
 from universal_registry.propagation.routing.modes import MODES, ON_FAILURE
 from universal_registry.registry.words import shown
@@ -199,6 +200,7 @@ async def status(context: Context, _: Call) -> Response:
     found = await context.control.status()
     found["warnings"] = [*found["warnings"], *await context.observed.keys.warnings()]
     found["warnings"] += [trouble] if (trouble := context.observed.figures.backup_trouble()) else []
+    found["warnings"] += kept_warnings(context.observed.compaction.kept, found["targets"])
     horizon = await context.service.log.horizon()
     found["history"] = {"values": horizon.values, "lines": horizon.lines}
     found["streams"] = {"open": context.observed.streams.open_now(), "messages": found["counters"]["messages"]}

@@ -9,6 +9,7 @@ import msgspec
 from universal_registry.api.context import Call, Context
 from universal_registry.api.http import JSON_TYPE, Response, json_response
 from universal_registry.observe.health import HealthSnapshot, WorkerState
+from universal_registry.observe.kept_history import GENERAL
 
 
 def _told(snapshot: HealthSnapshot, **more: Any) -> Response:
@@ -38,6 +39,8 @@ async def health(context: Context, _: Call) -> Response:
     trouble = context.observed.figures.backup_trouble()
     # Anybody may ask this: why, with the names of folders, is said by the status.
     warnings = [f"{trouble.partition(': ')[0]}; ureg status says why"] if trouble else []
+    if any(name.startswith("target ") for name in context.observed.compaction.kept):
+        warnings.append(f"{GENERAL}; ureg status says which")
     return _told(await context.health.ready(), workers=workers, warnings=warnings)
 
 

@@ -37,6 +37,7 @@ from universal_registry.kernel.jsonvalue import canonical
 from universal_registry.kernel.limits import DEFAULT_LIMITS, Limits
 from universal_registry.kernel.loader import load_ndjson, load_yaml
 from universal_registry.registry.catalogue import Kind
+from universal_registry.registry.drafts import Document
 from universal_registry.registry.jsonschema import json_schema
 from universal_registry.registry.once import Once
 from universal_registry.registry.ports import Page
@@ -289,6 +290,18 @@ async def batch(context: Context, call: Call) -> Response:
 
 async def apply(context: Context, call: Call) -> Response:
     """Make all records what the documents say, in one revision. `mode=merge` keeps what they do not mention."""
+    written = await context.service.batch(
+        await documents_to_apply(call),
+        actor=call.who,
+        message=call.request.value("message"),
+        strict=call.request.flag("strict"),
+        once=call.once_as(written_many),
+    )
+    return written_many(written)
+
+
+async def documents_to_apply(call: Call) -> list[Document]:
+    """The documents of the body as operations, by `mode`. Raises UsageError, TooLarge, Invalid."""
     mode = call.request.value("mode", "put")
     if mode not in ("put", "merge"):
         raise UsageError(f"mode is {mode[:40]!r}", hint="put (each document is the whole record) or merge")
@@ -298,14 +311,7 @@ async def apply(context: Context, call: Call) -> Response:
     for position, each in enumerate(documents):
         if not isinstance(each, dict) or "op" in each:
             raise Invalid(f"document {position} is not a record", hint='it begins like {"kind": ..., "name": ...}')
-    written = await context.service.batch(
-        [{**each, "op": mode} for each in documents],
-        actor=call.who,
-        message=call.request.value("message"),
-        strict=call.request.flag("strict"),
-        once=call.once_as(written_many),
-    )
-    return written_many(written)
+    return [{**each, "op": mode} for each in documents]
 
 
 async def _documents(call: Call) -> list[Any]:

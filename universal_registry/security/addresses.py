@@ -174,15 +174,16 @@ def _parsed(ip: object) -> Address:
     if isinstance(ip, IPv4Address | IPv6Address):
         return ip
     if isinstance(ip, str):
-        try:
-            return ip_address(ip)
-        except ValueError:
-            raise AddressRefused(f"{ip[:60]!a} is not an IP address", hint="resolve the name first") from None
+        address = _literal(ip)
+        if address is None:
+            raise AddressRefused(f"{ip[:60]!a} is not an IP address", hint="resolve the name first")
+        return address
     raise AddressRefused(f"{type(ip).__name__} is not an IP address")
 
 
 # --- URLs -----------------------------------------------------------------------------------------------------------
 
+_BEFORE_PATH = re.compile(r"[^/?#]*")
 _URL_CHARS = re.compile(r"[!-~]+")
 _AUTHORITY = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:@%\\]+))(?::([0-9]{1,5}))?", re.DOTALL)
 _HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*")
@@ -332,8 +333,8 @@ def _split(url: str) -> tuple[str, str, str]:
     scheme = scheme.lower()
     if not separator or scheme not in _PORTS:
         raise Invalid("the URL must begin with https:// or http:// (or wss://, ws://, tls:// or nats://)")
-    end = next((index for index, char in enumerate(rest) if char in "/?#"), len(rest))
-    authority, target = rest[:end], rest[end:]
+    authority = _BEFORE_PATH.match(rest)[0]  # type: ignore[index] # it may be empty, and always matches
+    target = rest[len(authority) :]
     if "@" in authority:
         raise Invalid("the URL holds a user name or password", hint="remove it; use the target's own secret or headers")
     if "#" in target:
@@ -368,6 +369,7 @@ def _ascii_host(host: str) -> str:
     return name
 
 
+@lru_cache(maxsize=4096)
 def _literal(host: str) -> Address | None:
     try:
         return ip_address(host)

@@ -7,7 +7,7 @@ what is behind it. Then the values and lines there go, step by step. Whatever en
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -49,6 +49,8 @@ class Compaction:
         self.settings = settings
         self.passes = self.values = self.lines = 0
         """Since the start: passes that came to their end, values dropped, lines removed."""
+        self.kept: Mapping[str, int] = {}
+        """As of the last look: lasting reader -> revisions that are past their time, and are there for its sake."""
         self._log = log
         self._store = store
         self._world = world
@@ -103,7 +105,10 @@ class Compaction:
             self._news("history compacted", values=after.values, lines=after.lines, actor=actor)
 
     async def _plan(self) -> Plan:
-        return plan(await self._log.horizon(), await self._limits(), await self._readers())
+        limits = await self._limits()
+        found = plan(await self._log.horizon(), limits, await self._readers())
+        self.kept = {each.name: limits.values - each.revision for each in found.kept_back if each.lasting}
+        return found
 
     async def _limits(self) -> Limits:
         now, head, wanted = self._world.now(), (await self._log.head()).revision, self.settings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -291,12 +291,12 @@ class SqliteLanes:
         }
         return ours, [lane_id for lane_id in settlements.dropped_lanes if lane_id in ours or lane_id not in given]
 
-    def _put_sessions(self, sessions: Iterable[Session]) -> None:
-        for session in sessions:
-            targets = orjson.dumps(session.targets).decode()
-            self._db.execute(self._sql["put_session"], session_row(session))
-            self._db.execute(self._sql["trim_session_targets"], (session.session_id, targets))
-            self._db.executemany(self._sql["put_session_target"], session_target_rows(session))
+    def _put_sessions(self, sessions: Collection[Session]) -> None:
+        many, sql = self._db.executemany, self._sql
+        many(sql["put_session"], [session_row(session) for session in sessions])
+        kept = [(session.session_id, orjson.dumps(session.targets).decode()) for session in sessions]
+        many(sql["trim_session_targets"], kept)
+        many(sql["put_session_target"], [row for session in sessions for row in session_target_rows(session)])
 
     def _count(self, counters: Counters) -> None:
         added = msgspec.structs.asdict(counters)

@@ -381,4 +381,4 @@ def test_without_a_daemon_status_says_what_nobody_has_looked_at(
     unseen.request("PATCH", "/v1/default/aliases/gs", json={"spec": {"command": "other"}})
     unseen.close()
     warnings = opened().request("GET", "/v1/-/status").json()["warnings"]
-    assert any("not been read to the end: ureg up" in warning for warning in warnings)
+    assert any("not been read to the end" in warning and warning.endswith(": ureg up") for warning in warnings)

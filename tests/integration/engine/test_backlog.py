@@ -12,6 +12,7 @@ from universal_registry.observe.denials import Denials
 from universal_registry.observe.figures import FiguresReader
 from universal_registry.observe.health import Health
 from universal_registry.propagation.control import PropagationControl
+from universal_registry.propagation.engine.window import WINDOW
 from universal_registry.propagation.lanes.lane import WHOLE, Position
 from universal_registry.propagation.lanes.outcome_counts import Tally
 from universal_registry.propagation.views.inventory import UNKNOWN_LAG
@@ -29,7 +30,7 @@ class NoEngine:
     def look(self) -> None:
         """Nobody is there."""
 
-    def lag(self) -> int:
+    async def lag(self) -> int:
         return UNKNOWN_LAG
 
 
@@ -53,6 +54,8 @@ async def numbers(stage: Stage, engine: Any) -> dict[str, Any]:
         "warnings": found["warnings"],
         "in_sync": target["drift"]["in_sync"],
         "target_unread": target["drift"]["unread"],
+        "lines": found["unread_lines"],
+        "target_lines": target["drift"]["unread_lines"],
         "lag": lag.lag_revisions,
         "age": lag.lag_seconds,
     }
@@ -64,7 +67,8 @@ async def test_a_backlog_inside_one_revision_is_seen(stage: Stage, daemon: bool)
     await stage.route("r", "one")
     await stage.settle()
     await stage.wait(10)
-    done = {"queue": 0, "unread": 0, "warnings": [], "in_sync": True, "target_unread": 0, "lag": 0, "age": 0.0}
+    lines = {"lines": 0, "target_lines": 0}
+    done = {"queue": 0, "unread": 0, "warnings": [], "in_sync": True, "target_unread": 0, "lag": 0, "age": 0.0, **lines}
     assert await numbers(stage, stage.engine) == done
     gate = stage.targets.gates["one"] = asyncio.Event()
     real, left = stage.targets.send, [50]
@@ -86,10 +90,13 @@ async def test_a_backlog_inside_one_revision_is_seen(stage: Stage, daemon: bool)
     found = await numbers(stage, stage.engine if daemon else NoEngine())
     assert (found["unread"], found["target_unread"], found["lag"], found["in_sync"]) == (1, 1, 1, False)
     assert found["age"] >= 30
+    left = MANY - 1 - lane.position.seq
+    assert (found["lines"], found["target_lines"]) == (left, left)
     if daemon:
-        assert found["queue"] > 200
+        assert left <= found["queue"] <= left + WINDOW, "every line that has not arrived counts, planned or not"
     else:
-        assert found["warnings"] == ["target one: the newest revision has not been read to the end: ureg up"]
+        said = f"target one: the newest revision has not been read to the end ({left} lines): ureg up"
+        assert found["warnings"] == [said]
     del stage.targets.gates["one"]
     stage.targets.send = real
     gate.set()
@@ -108,4 +115,5 @@ async def test_what_no_daemon_has_read_is_seen(stage: Stage) -> None:
         await stage.alias(f"a{number}")
     found = await numbers(stage, NoEngine())
     assert (found["queue"], found["unread"], found["target_unread"], found["lag"]) == (0, 44, 44, 44)
+    assert (found["lines"], found["target_lines"]) == (44, 44)
     assert not found["in_sync"]

@@ -343,10 +343,10 @@ async def test_beyond_its_rows_a_lane_waits_in_the_log(stage: Stage) -> None:
     await stage.settle()
     rows = (await stage.lanes.depth()).queue_depth
     assert 20 <= rows <= 20 + WINDOW
-    assert stage.engine.lag() > 0
+    assert await stage.engine.lag() > 0
     stage.targets.down.clear()
     await stage.until(lambda: len(stage.targets.names("one")) == 600, step_seconds=30)
-    assert stage.engine.lag() == 0
+    assert await stage.engine.lag() == 0
 
 
 async def test_the_seeds_queries_say_what_the_engine_says(stage: Stage) -> None:
@@ -367,7 +367,7 @@ async def test_the_seeds_queries_say_what_the_engine_says(stage: Stage) -> None:
     webhooks = await asyncio.to_thread(count, "SELECT COUNT(*) FROM webhook_queue WHERE status='pending';")
     assert (events, webhooks) == (depth.queue_depth, depth.webhooks_pending)
     assert depth.queue_depth == 30
-    assert stage.engine.lag() == 0
+    assert await stage.engine.lag() == 0
 
 
 async def test_one_shot_events_and_their_sessions(stage: Stage) -> None:

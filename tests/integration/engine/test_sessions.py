@@ -10,6 +10,7 @@ from universal_registry.kernel.errors import Conflict, Invalid, Malformed, NotFo
 from universal_registry.log.change import Op
 from universal_registry.propagation.control import PropagationControl
 from universal_registry.propagation.lanes.lane import Verb
+from universal_registry.propagation.lanes.lane_command import Action
 from universal_registry.propagation.lanes.outcome import Rejected
 from universal_registry.propagation.verbs.sessions import ReplayAsk
 from universal_registry.registry.service import Actor
@@ -215,6 +216,49 @@ async def test_a_hop_starts_when_the_one_before_it_has_it(stage: Stage, control:
     assert states(await control.session(session)) == {"a": "in_sync", "b": "in_sync", "c": "in_sync"}
 
 
+async def test_a_session_is_not_in_sync_while_another_holds_what_it_wants(
+    stage: Stage, control: PropagationControl
+) -> None:
+    """A line goes to a target once: the chain carries it to c, and its first hop is stuck."""
+    carrier = await chain(stage, control)
+    await stage.route("zz-direct", "c")
+    await stage.route("zz-other", "c", selector={"kinds": ["alias"], "names": ["y"]})
+    await stage.settle()
+    ids = {each["route"]: each["session"] for each in await control.sessions()}
+    direct, other = ids["zz-direct"], ids["zz-other"]
+    stage.targets.down = {"a"}
+    await stage.alias("x", "1")
+    await stage.settle()
+    found = await control.session(direct)
+    assert (found["state"], states(found)) == ("degraded", {"c": "held"})
+    carried = next(each["route"] for each in await control.sessions() if each["session"] == carrier)
+    assert found["targets"][0]["reason"] == f"carried by {carried}: after b"
+    assert [each["session"] for each in found["deliveries"]] == [carrier]
+    assert states(await control.session(other)) == {"c": "in_sync"}, "what is stuck is nothing to this one"
+    listed = {each["session"]: each["state"] for each in await control.sessions()}
+    assert (listed[direct], listed[other], listed[carrier]) == ("degraded", "in_sync", "degraded")
+    stage.targets.down = set()
+    await stage.wait(2)
+    assert stage.targets.names("c") == ["x"]
+    assert (await control.session(direct))["state"] == "in_sync"
+
+
+async def test_what_a_carrier_gave_up_has_not_arrived_for_others_either(
+    stage: Stage, control: PropagationControl
+) -> None:
+    await stage.target("one")
+    await stage.route("a-first", "one")
+    await stage.route("b-second", "one")
+    await stage.settle()
+    stage.targets.answers["one"] = [Rejected(reason="bad", status=400, milliseconds=1.0)]
+    await stage.alias("x")
+    await stage.settle()
+    second = next(each for each in await control.sessions() if each["route"] == "b-second")
+    found = await control.session(second["session"])
+    assert (found["state"], states(found)) == ("degraded", {"one": "dead"})
+    assert found["targets"][0]["reason"].startswith("carried by a-first: rejected")
+
+
 async def test_the_state_that_was_there_goes_hop_by_hop_too(stage: Stage, control: PropagationControl) -> None:
     stage.targets.down = {"a"}
     await stage.alias("old")
@@ -241,15 +285,9 @@ async def test_a_chain_stops_where_a_hop_was_given_up_and_goes_on(stage: Stage, 
     await stage.settle()
     assert [stage.targets.names(name) for name in "abc"] == [["y"]] * 3, "another change is another matter"
     await stage.start()
-    await control.tell_delivery(dead["delivery"], _redrive(), actor=OPERATOR)
+    await control.tell_delivery(dead["delivery"], Action.REDRIVE, actor=OPERATOR)
     await stage.until(lambda: "x" in stage.targets.names("c"))
     assert [stage.targets.names(name) for name in "abc"] == [["y", "x"]] * 3
-
-
-def _redrive() -> Any:
-    from universal_registry.propagation.lanes.lane_command import Action
-
-    return Action.REDRIVE
 
 
 async def test_a_chain_that_skips_goes_on_without_the_dead(stage: Stage, control: PropagationControl) -> None:
@@ -449,6 +487,42 @@ async def test_state_is_sent_again_as_it_is_now(stage: Stage, control: Propagati
     found = await control.session(begun_again["session"])
     assert (found["mode"], found["state"], found["replay_of"]) == ("replay", "succeeded", begun["session"])
     assert states(found) == {"one": "delivered"}
+
+
+@pytest.mark.parametrize("skip", [False, True])
+async def test_where_knows_what_a_replay_has_brought(stage: Stage, control: PropagationControl, skip: bool) -> None:
+    """A delivery that was given up (or skipped then) keeps its row; what a replay brings leaves none."""
+    await stage.target("one")
+    begun = await ask(control, "unidirectional", "kind=alias", "one")
+    await stage.settle()
+    stage.targets.answers["one"] = [Rejected(reason="bad", status=400, milliseconds=1.0)]
+    await stage.alias("x")
+    await stage.settle()
+
+    async def where() -> tuple[str, bool]:
+        ((entry,),) = [each["targets"] for each in await control.where("x")]
+        return entry["state"], entry["arrived_revision"] == entry["wanted_revision"]
+
+    (row,) = await control.deliveries()
+    if skip:
+        await control.tell_delivery(row["delivery"], Action.SKIP, actor=OPERATOR)
+        await stage.wait(2)
+    assert await where() == ("cancelled" if skip else "dead", False)
+    await control.replay(ReplayAsk(session=begun["session"], select="name=other"), actor=OPERATOR)
+    await stage.settle()
+    assert await where() == ("cancelled" if skip else "dead", False), "that one was for other records"
+    stage.targets.down = {"one"}
+    await control.replay(ReplayAsk(session=begun["session"]), actor=OPERATOR)
+    await stage.settle()
+    assert await where() == ("waiting", False)
+    stage.targets.down = set()
+    await stage.wait(5)
+    assert stage.targets.names("one") == ["x"]
+    assert await where() == ("arrived", True)
+    stage.targets.answers["one"] = [Rejected(reason="bad", status=400, milliseconds=1.0)]
+    await stage.alias("x", "newer")
+    await stage.settle()
+    assert await where() == ("dead", False), "the replay is of an older one"
 
 
 async def test_an_event_is_sent_again(stage: Stage, control: PropagationControl) -> None:

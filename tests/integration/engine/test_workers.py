@@ -91,7 +91,7 @@ async def test_a_put_goes_out_while_what_came_before_is_being_stored(
         await stage.alias("second")
         await until(lambda: stage.targets.names("one") == ["first", "second"])
         await stage.alias("third")  # two to a target are under way or not stored yet: that is the limit
-        await until(lambda: stage.engine.lag() > 0)
+        await until(lambda: stage.engine.planned > 0)
         for _ in range(100):
             await asyncio.sleep(0)
         assert stage.targets.names("one") == ["first", "second"]

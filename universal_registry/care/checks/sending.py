@@ -61,6 +61,15 @@ def peers(facts: Facts) -> Said:
     return warn(some[0], "ureg peer status") if some else ok("each is reached, or there is none")
 
 
+def history(facts: Facts) -> Said:
+    """No target keeps the history beyond its time."""
+    some = [each for each in facts.status.get("warnings", []) if each.startswith("history: ")]
+    if not some:
+        return ok("none keeps it beyond its time")
+    why, _, command = some[0].removeprefix("history: ").rpartition(": ")
+    return warn(why, command)
+
+
 def wire(facts: Facts) -> Said:
     """What is sent may be sealed."""
     some = [each for each in facts.keys.get("warnings", []) if "sealed on the wire" in each]
@@ -74,5 +83,6 @@ CHECKS = (
     Check("sending", "queue", queue, Need.ANSWER),
     Check("sending", "conflicts", conflicts, Need.ANSWER),
     Check("sending", "peers", peers, Need.ANSWER),
+    Check("sending", "history", history, Need.ANSWER),
     Check("sending", "wire", wire, Need.ANSWER),
 )

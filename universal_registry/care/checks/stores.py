@@ -9,6 +9,8 @@ from universal_registry.care.checks.finding import Check, Facts, Need, Said, fai
 
 _DRILL_DAYS = 90
 _LARGE_WAL = 1 << 30
+_NOT_MADE = ("no backup is made", "the backup that was begun")
+"""How what `care/schedule.py` says begins."""
 
 
 def sound(facts: Facts) -> Said:
@@ -102,7 +104,7 @@ def made(facts: Facts) -> Said:
     """The daemon makes those that it is to make."""
     if not facts.backup_folder:
         return ok("it is to make none")
-    wrong = [each for each in facts.status.get("warnings", []) if "backup" in each.split(": ")[0]]
+    wrong = [each for each in facts.status.get("warnings", []) if each.startswith(_NOT_MADE)]
     if wrong:
         return fail(wrong[0], f"ls -ld {shlex.quote(facts.backup_folder)}")
     return ok("it makes them") if facts.answers else skip("none runs")

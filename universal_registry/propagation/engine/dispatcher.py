@@ -9,7 +9,9 @@ from msgspec.structs import replace
 
 from universal_registry.kernel.settings import Settings
 from universal_registry.kernel.world import World
-from universal_registry.propagation.engine.window import Job, Judge, LaneRun, Stirred
+from universal_registry.propagation.engine.jobs import Job, Judge
+from universal_registry.propagation.engine.stirred import Stirred
+from universal_registry.propagation.engine.window import LaneRun
 from universal_registry.propagation.lanes.breaker import begin_probe, may_send, probe_due
 from universal_registry.propagation.lanes.fairness import Slots, Standing, Turns, of_attempt, standing
 from universal_registry.propagation.lanes.lane import Order

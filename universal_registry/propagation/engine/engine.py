@@ -19,14 +19,14 @@ from universal_registry.log.change import Change
 from universal_registry.propagation.engine.claims import Claims
 from universal_registry.propagation.engine.clock_steps import ClockSteps
 from universal_registry.propagation.engine.dispatcher import Dispatcher
+from universal_registry.propagation.engine.jobs import Job
 from universal_registry.propagation.engine.lane_commands import Obedience
 from universal_registry.propagation.engine.outbox import Outbox
 from universal_registry.propagation.engine.planner import AT_ONCE, Planner
 from universal_registry.propagation.engine.roster import Roster
 from universal_registry.propagation.engine.session_states import Progress
 from universal_registry.propagation.engine.session_steps import Conduct
-from universal_registry.propagation.engine.window import WAITS, Job, LaneRun
-from universal_registry.propagation.lanes.breaker import may_send
+from universal_registry.propagation.engine.window import WAITS, LaneRun
 from universal_registry.propagation.lanes.lane import Position
 from universal_registry.propagation.lanes.outcome import Failed, Outcome
 from universal_registry.propagation.lanes.settle import news, settle
@@ -70,10 +70,11 @@ class Engine:
         self._progress = Progress(self._outbox, self._topology.gate)
         self._conduct = Conduct(service.world, store, self._topology.gate, self._progress)
         most_rows = settings.rows_per_lane
-        self._planner = Planner(service, store, self._topology, self._outbox, most_rows, self._event_planned)
         self._roster = Roster(service, store, self._topology, self._outbox, shared=shared)
         self._runs = self._roster.runs
         self._stirred = self._roster.stirred
+        alone = self._stirred.alone
+        self._planner = Planner(service, store, self._topology, self._outbox, alone, most_rows, self._event_planned)
         self._dispatch = Dispatcher(service.world, settings, self._runs, self._stirred)
         self._claims = Claims(store, self._dispatch, self._topology.gate, self._outbox)
         self._obedience = Obedience(service, store, self._runs, self._outbox)
@@ -164,7 +165,7 @@ class Engine:
             await self._refresh(now)
         await self._look_up(now)
         more = await self._conduct.turn(self._runs, now)
-        more |= await self._planner.plan(self._runs.values(), self._followed, self._incarnation)
+        more |= await self._planner.plan(self._followed, self._incarnation)
         await self._claims.look(self._stirred.rowed, now)
         if self._planner.took_news():  # not for what could not be taken a moment ago: nobody would get to rest
             self._ready()
@@ -334,14 +335,8 @@ class Engine:
         for run in [self._runs[lane_id] for lane_id in changed if lane_id in self._runs]:
             run.rows_changed, run.row_version = True, run.row_version + 1  # what is being read of them is older
         stored = [self._runs[lane.lane_id] for lane in settlements.lanes if lane.lane_id in self._runs]
-        if self._roster.claim_due or any(self._is_behind(run) for run in stored):
+        if self._roster.claim_due or any(self._planner.may_go_on(run, self._followed) for run in stored):
             self._wake_planner()
-
-    def _is_behind(self, run: LaneRun) -> bool:
-        """Whether planning may find something to do for the lane, now that it was stored."""
-        return (run.rows > 0 and run.rows_changed) or (
-            self._planner.lags(run, self._followed) and self._planner.has_room(run)
-        )
 
     def _replace_outbox(self, outbox: Outbox) -> None:
         self._outbox = outbox
@@ -363,9 +358,14 @@ class Engine:
         self._told = True
         self._wake_planner()
 
-    def lag(self) -> int:
-        """Planned lines without a row, and revisions that lanes have not looked at to their end."""
-        return sum(run.unfinished + self._planner.lag(run, self._head) for run in self._runs.values())
+    @property
+    def planned(self) -> int:
+        """Planned lines that are neither delivered nor in a row."""
+        return sum(run.unfinished for run in self._runs.values())
+
+    async def lag(self) -> int:
+        """Those, and the lines that lanes have yet to look at."""
+        return self.planned + await self._planner.unread(self._head)
 
     def under_way(self) -> dict[str, int]:
         """Lane id -> how many attempts of it are under way."""
@@ -386,14 +386,11 @@ class Engine:
         """Whether all that the log asks for is delivered or stands in a row that is not due, and is stored."""
         now = self._world.now()
         busy = self._finished or self._outbox or self._committing or self._dispatch.under_way or self._conduct.busy
-        return not busy and all(self._is_idle(run, now) for run in self._runs.values())
-
-    def _is_idle(self, run: LaneRun, now: datetime) -> bool:
-        if run.unfinished or run.claimed or run.is_parked:
-            return False
-        if run.rows and run.rows_changed and not run.target.held and not may_send(run.lane, now):
-            return False  # a row may have become due, and nobody has looked yet
-        return not self._planner.has_room(run) or not self._planner.lags(run, max(self._head, self._followed))
+        head = max(self._head, self._followed)
+        return not busy and all(
+            run.is_quiet(now) and not (self._planner.has_room(run) and self._planner.lags(run, head))
+            for run in self._runs.values()
+        )
 
 
 def _nothing(*_: object, **__: object) -> None:

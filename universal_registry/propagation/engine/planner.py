@@ -1,11 +1,10 @@
-"""Reading the log for the lanes: those at the same place share one pass; a lane in a backfill reads for itself."""
+"""Reading the log for the lanes: those at the same place share one pass (packs.py); one in a backfill reads alone."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import chain
 
 import msgspec
 
@@ -13,6 +12,7 @@ from universal_registry.kernel.ids import SYSTEM_NAMESPACE, Key
 from universal_registry.kernel.world import World
 from universal_registry.log.change import Change, Op
 from universal_registry.propagation.engine.outbox import Outbox
+from universal_registry.propagation.engine.packs import Pack, Packs
 from universal_registry.propagation.engine.window import WAITS, WINDOW, LaneRun
 from universal_registry.propagation.lanes.lane import (
     WHOLE,
@@ -31,6 +31,7 @@ from universal_registry.propagation.routing.replay import repeater as repeater_o
 from universal_registry.propagation.routing.route import Route
 from universal_registry.propagation.routing.target import Target
 from universal_registry.propagation.routing.topology import Topology
+from universal_registry.propagation.routing.unread import unread_from
 from universal_registry.registry.service import RegistryService
 
 # Others must get their turn while many lanes catch up: so many windows of backfills a pass.
@@ -38,7 +39,6 @@ _BACKFILLS_A_PASS = 16
 _MOST_BLOCK_BYTES = 8 << 20
 # A window is filled again when half of it is free, which is as many lines as are read at once.
 AT_ONCE = WINDOW // 2
-Place = tuple[int, int]
 
 
 class _Targets(Mapping[str, Target]):
@@ -61,7 +61,7 @@ class _Targets(Mapping[str, Target]):
 
 
 class Planner:
-    """Plans windows. It changes lanes in memory and commits nothing."""
+    """Plans windows. It changes lanes in memory and commits nothing. `alone`: the lanes that are in no pack."""
 
     def __init__(
         self,
@@ -69,6 +69,7 @@ class Planner:
         store: LaneStore,
         topology: Topology,
         outbox: Outbox,
+        alone: Collection[LaneRun],
         rows_per_lane: int,
         on_event: Callable[[Change], None],
     ) -> None:
@@ -76,6 +77,8 @@ class Planner:
         self._store = store
         self._topology = topology
         self.outbox = outbox
+        self._alone = alone
+        self._packs = Packs()
         self.rows_per_lane = rows_per_lane
         self._world: World = service.world
         self._on_event = on_event
@@ -90,59 +93,39 @@ class Planner:
         """All lines of some revisions from `after` on, the newest ones of the log, which need not be read again."""
         self._newest = (after, lines)
 
-    async def plan(self, runs: Iterable[LaneRun], upto: int, incarnation: str) -> bool:
+    async def plan(self, upto: int, incarnation: str) -> bool:
         """Plan a window for each lane that has room and lags behind revision `upto`, to which routes and targets have
         been followed: no line beyond it is looked at. True: some lane can go on at once."""
-        full, backfills, groups = self._behind(runs, upto)
+        end = Position(upto, WHOLE)
         read = 0
-        for run in backfills:
+        for run in self._backfilling():
             if run.scanned.backfill is not None and read < _BACKFILLS_A_PASS:
                 read += await self._backfill(run, run.scanned.backfill, incarnation)
-        places = deque(sorted(groups))
-        while places:
-            place = places.popleft()
-            await self._window(place, groups, places, upto, incarnation)
-        left = self._lagging(chain(backfills, *groups.values()), upto)
-        if not (full or left):
+        ahead = self._packs.before(end)
+        while ahead:
+            pack = ahead.popleft()
+            if pack.runs:  # else they went on with others
+                await self._window(pack, ahead, upto, incarnation)
+        alone = [run for run in self._alone if not run.handed_over and self.lags(run, upto)]
+        more = bool(self._packs.before(end)) or any(map(self.has_room, alone))
+        if not (more or alone):
             self._blocks.clear()
             self._block_bytes = 0
-        return any(map(self.has_room, left))
+        return more
 
-    def _lagging(self, runs: Iterable[LaneRun], upto: int) -> list[LaneRun]:
-        found: list[LaneRun] = []
-        mark, lags = None, False
-        for run in runs:
-            if run.scanned is not mark:
-                mark, lags = run.scanned, self.lags(run, upto)
-            if lags:
-                found.append(run)
-        return found
-
-    def _behind(self, runs: Iterable[LaneRun], upto: int) -> tuple[bool, list[LaneRun], dict[Place, list[LaneRun]]]:
-        """Whether a lane that lags has no room; those with room that backfill, in turns, and the others by their place.
-
-        Every lane comes by here each time: most of those that are nowhere else share one mark.
-        """
-        full, end = False, Position(upto, WHOLE)
+    def _backfilling(self) -> list[LaneRun]:
+        """The lanes with room that send older state, in turns; the others that stood alone and have room join those at
+        their place."""
         backfills: list[LaneRun] = []
-        groups: dict[Place, list[LaneRun]] = {}
-        mark, group = None, None
-        for run in runs:
-            if run.scanned is not mark:
-                mark, group = run.scanned, None
-                if mark.backfill is not None:
-                    group = backfills
-                elif mark.position < end:
-                    group = groups.setdefault((mark.position.revision, mark.position.seq), [])
-            if group is None or run.handed_over:
+        for run in list(self._alone):
+            if run.handed_over or not self.has_room(run):
                 continue
-            if self.has_room(run):
-                group.append(run)
+            if run.scanned.backfill is None:
+                self._packs.take(run)
             else:
-                full = True
+                backfills.append(run)
         self._turn = (self._turn + _BACKFILLS_A_PASS) % max(1, len(backfills))
-        groups = {place: group for place, group in groups.items() if group}
-        return full, backfills[self._turn :] + backfills[: self._turn], groups
+        return backfills[self._turn :] + backfills[: self._turn]
 
     def lags(self, run: LaneRun, upto: int) -> bool:
         """Whether the log has lines that the lane has not looked at."""
@@ -160,41 +143,50 @@ class Planner:
         news, self._news = self._news, False
         return news
 
-    def lag(self, run: LaneRun, upto: int) -> int:
-        """Revisions that the lane has not looked at to their end: each may hold something for it."""
-        return max(0, upto - run.scanned.position.whole)
+    def may_go_on(self, run: LaneRun, upto: int) -> bool:
+        """Whether planning may find something to do for a lane, now that it was stored."""
+        return (run.rows > 0 and run.rows_changed) or (self.lags(run, upto) and self.has_room(run))
+
+    async def unread(self, upto: int) -> int:
+        """Lines up to a revision that lanes have yet to look at, of all lanes together."""
+        places = self._packs.places()
+        places.update(run.scanned.position for run in self._alone)
+        unread = await unread_from(self._service.log, places, upto)
+        return sum(lanes * unread.behind(place) for place, lanes in places.items())
 
     # --- the common pass -------------------------------------------------------------------------------------------
 
-    async def _window(
-        self, place: Place, groups: Mapping[Place, list[LaneRun]], later: deque[Place], upto: int, incarnation: str
-    ) -> None:
-        """One pass over lines after a place, for the lanes there; those at `later` places join it as it comes by."""
-        lines = await self._read(*place, upto)
-        active = {run.address: run for run in groups[place]}
-        targets = _Targets(active)
-        done = Mark(Position(*place), groups[place][0].scanned.hash8)
+    async def _window(self, pack: Pack, ahead: deque[Pack], upto: int, incarnation: str) -> None:
+        """One pass over lines after a pack's place; those `ahead` of it join it as it comes by."""
+        place = pack.mark.position
+        lines = await self._read(place.revision, place.seq, upto)
+        self._packs.set_out(pack)
         try:
             for change in lines:
-                while later and later[0] < (change.revision, change.seq):
-                    active.update((run.address, run) for run in groups[later.popleft()])
-                if not active:
+                line = Position(change.revision, change.seq)
+                pack = self._packs.met(pack, ahead, line)
+                if not pack.runs:
                     return
-                for address in self._stop_for_backfill(change, active):
-                    del active[address]
-                mark = Mark(Position(change.revision, change.seq), change.hash[:4].hex())
-                table = self._topology.routes.at(change.revision)
-                for planned in plan(change, None, table, targets, incarnation, self._topology.members):
-                    await self._add(active[planned.target], change, planned, mark)
-                    if self._is_full(active[planned.target]):
-                        del active[planned.target]
-                done = mark
-            done = Mark(Position(lines[-1].revision if lines else place[0], WHOLE), done.hash8)
+                await self._line(change, Mark(line, change.hash[:4].hex()), pack, incarnation)
+            end = Position(lines[-1].revision if lines else place.revision, WHOLE)
+            pack.mark = Mark(end, pack.mark.hash8)
         finally:
-            # A lane that took a line is past it already; the others are past what was looked at for all of them.
-            for run in active.values():
-                if run.scanned.position < done.position:
-                    run.scanned = done
+            self._packs.arrive(pack)
+
+    async def _line(self, change: Change, mark: Mark, pack: Pack, incarnation: str) -> None:
+        """Plan one line for a pack. A lane that cannot take what is for it stays behind."""
+        self._stop_for_backfill(change, pack)
+        table = self._topology.routes.at(change.revision)
+        targets = _Targets(pack.runs)
+        for planned in plan(change, None, table, targets, incarnation, self._topology.members):
+            run = pack.runs[planned.target]
+            if run.scanned.position >= mark.position:
+                continue  # it took the line before the stores went away in the middle of it
+            if run.handed_over or self._is_full(run):
+                run.go_alone(pack.mark)
+                continue
+            await self._add(run, change, planned, mark)
+        pack.mark = mark
 
     async def _read(self, revision: int, seq: int, upto: int) -> Sequence[Change]:
         """Lines after a place; none only when there are none up to `upto`."""
@@ -218,34 +210,31 @@ class Planner:
             self._block_bytes -= _size(self._blocks.pop(next(iter(self._blocks))))
         return lines
 
-    def _stop_for_backfill(self, change: Change, active: dict[str, LaneRun]) -> list[str]:
-        """A lane that meets the put of a route of its own first sends the state that was there before. Returns those
-        that stop here."""
+    def _stop_for_backfill(self, change: Change, pack: Pack) -> None:
+        """A lane that meets the put of a route of its own first sends the state that was there before."""
         if change.namespace != SYSTEM_NAMESPACE:
-            return []
+            return
         if change.op is Op.EVENT:
-            return self._stop_for_replay(change, active)
+            self._stop_for_replay(change, pack)
+            return
         routes, members, ended = self._topology.routes, self._topology.members, self._topology.gate.ended
         named = starts_backfill(change, routes.at(change.revision), members, routes.at(change.revision - 1), ended)
         # A lane was born with the state of all routes of its target's own revision.
-        stopping = [each for each in named if each in active and self._topology.born(each) != change.revision]
-        for each in stopping:
-            backfill = Backfill(route_uid=named[each], upto=change.revision, at=0)
-            active[each].scanned = Mark(Position(change.revision, change.seq), change.hash[:4].hex(), backfill)
-        return stopping
+        place = Position(change.revision, change.seq)
+        for each in named:
+            if each in pack.runs and self._topology.born(each) != change.revision:
+                backfill = Backfill(route_uid=named[each], upto=change.revision, at=0)
+                pack.runs[each].go_alone(Mark(place, change.hash[:4].hex(), backfill))
 
-    def _stop_for_replay(self, change: Change, active: dict[str, LaneRun]) -> list[str]:
+    def _stop_for_replay(self, change: Change, pack: Pack) -> None:
         """A lane that meets a replay for it sends that before it goes on."""
         place = Position(change.revision, change.seq)
-        found = self._topology.gate.replays_at(place)
-        stopping = [address for replay in found for address in replay.targets if address in active]
-        for replay in found:
+        for replay in self._topology.gate.replays_at(place):
             self._on_event(change)
             at = Position(replay.since, WHOLE).packed
-            for address in stopping:
-                backfill = Backfill(route_uid=replay.session_id, upto=replay.until, at=at)
-                active[address].scanned = Mark(place, change.hash[:4].hex(), backfill)
-        return stopping
+            backfill = Backfill(route_uid=replay.session_id, upto=replay.until, at=at)
+            for address in [each for each in replay.targets if each in pack.runs]:
+                pack.runs[address].go_alone(Mark(place, change.hash[:4].hex(), backfill))
 
     # --- backfills -------------------------------------------------------------------------------------------------
 
@@ -254,7 +243,7 @@ class Planner:
         behind = msgspec.structs.replace(run.scanned, backfill=None)
         older = self._reader_of(run, backfill, incarnation)
         if older is None:
-            run.scanned = behind
+            run.go_alone(behind)
             return False
         begun = unpacked(backfill.at)
         lines = await self._read(begun.revision, begun.seq, backfill.upto - 1)
@@ -262,12 +251,12 @@ class Planner:
             mark = _at(behind, backfill, Position(change.revision, change.seq))
             planned = await older(change)
             if planned is None:
-                run.scanned = mark
+                run.go_alone(mark)
                 continue
             await self._add(run, change, planned, mark)
             if self._is_full(run):
                 return True
-        run.scanned = _at(behind, backfill, Position(lines[-1].revision, WHOLE)) if lines else behind
+        run.go_alone(_at(behind, backfill, Position(lines[-1].revision, WHOLE)) if lines else behind)
         return True
 
     def _reader_of(

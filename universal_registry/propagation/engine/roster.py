@@ -11,7 +11,8 @@ from universal_registry.kernel.errors import CursorMismatch
 from universal_registry.kernel.settings import RetrySettings
 from universal_registry.log.cursor import Cursor, Head
 from universal_registry.propagation.engine.outbox import Outbox
-from universal_registry.propagation.engine.window import LaneRun, Stirred
+from universal_registry.propagation.engine.stirred import Stirred
+from universal_registry.propagation.engine.window import LaneRun
 from universal_registry.propagation.lanes.breaker import after_clock_step, probe_undecided, written_ahead
 from universal_registry.propagation.lanes.lane import Guard, Lane
 from universal_registry.propagation.lanes.lane_command import after_target_change

@@ -4,7 +4,7 @@ their turn, and sessions that have ended are said to have ended."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 
 from msgspec.structs import replace
@@ -30,7 +30,8 @@ _BEGINNING = Position(0, -1)
 _AT_ONCE = 500
 _NAMED = 5
 _SWEEP_SECONDS = 1.0
-_REST = 4  # times what a look at the hops took: so much of the time is left to everything else
+_REST = 4  # times what a look at hops or sessions took: so much of the time is left to everything else
+_BRIEF = timedelta(seconds=1)
 
 
 class Store(SessionStore, LaneQueries, Protocol):
@@ -125,6 +126,7 @@ class Conduct:
 
     async def _sweep(self, now: datetime) -> None:
         """Look at some of the sessions that have not ended."""
+        began = self._world.monotonic()
         found = await self._store.open_sessions(self._after, _AT_ONCE)
         for session, statuses in found:
             heard = _reconciled(session, self._gate, now)
@@ -135,12 +137,14 @@ class Conduct:
                 self._gate.news.append(self._gate.expire(session.session_id, now))
         full = len(found) == _AT_ONCE
         self._after = found[-1][0].session_id if full else ""
-        self._sweep_at = self._world.monotonic() + (0 if full else _SWEEP_SECONDS)
+        ended = self._world.monotonic()
+        self._sweep_at = ended + (_REST * (ended - began) if full else _SWEEP_SECONDS)
 
 
 def concluded(session: Session, statuses: Sequence[str], now: datetime) -> Session:
     """A one-shot session as its targets are now (pending, retry, executed, failed, cancelled); the same one where there
-    is nothing to say. Once its deadline has passed it drains: what is under way ends, the rest is cancelled."""
+    is nothing to say. Once its deadline has passed it drains: what is under way ends, the rest is cancelled. That it
+    runs is a step of its own only where it takes a while."""
     waiting = sum(status in ("pending", "retry") for status in statuses)
     if not waiting:
         return _moved(session, *_ending(session, statuses), now)
@@ -148,7 +152,7 @@ def concluded(session: Session, statuses: Sequence[str], now: datetime) -> Sessi
         return session
     if session.deadline is not None and session.deadline <= now:
         return _moved(session, "draining", EXPIRED, now)
-    if session.state == "planned":
+    if session.state == "planned" and not timedelta(0) <= now - session.created_at < _BRIEF:
         return _moved(session, "running", f"{waiting} of {len(statuses)} targets are to get it", now)
     return session
 

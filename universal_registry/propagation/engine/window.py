@@ -7,7 +7,7 @@ delivered or stands in a row; `commit_point` is the one place that decides this.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from itertools import takewhile
 
@@ -15,8 +15,10 @@ import msgspec
 
 from universal_registry.kernel.ids import Key
 from universal_registry.log.change import Change
+from universal_registry.propagation.engine.jobs import Fresh, Job, Judge
+from universal_registry.propagation.engine.packs import Pack
+from universal_registry.propagation.engine.stirred import Stirred
 from universal_registry.propagation.lanes.breaker import may_send, probe_due
-from universal_registry.propagation.lanes.fairness import Standing
 from universal_registry.propagation.lanes.lane import LIVE_STATES, Delivery, DeliveryState, Lane, Mark, Order
 from universal_registry.propagation.routing.target import Target
 from universal_registry.propagation.routing.target_traffic import Revisions
@@ -25,50 +27,6 @@ WINDOW = 256
 WAITS = "waits for its target"
 _ALL = Key("", "", "")
 _EVENT = "event"
-Judge = Callable[[Delivery], Delivery]
-"""A delivery as it should be now by what people said; the same one where that is as it is."""
-
-
-class Fresh(msgspec.Struct, frozen=True, eq=False):
-    """A planned line without a row. `order` counts up along the lane; `mark` is the lane's place behind it; lines of
-    one `key` wait for each other."""
-
-    order: int
-    key: Key
-    delivery: Delivery
-    change: Change
-    mark: Mark
-
-
-class Job(msgspec.Struct, eq=False):
-    """An attempt under way. `fresh` is None when the delivery has a row. `since`: on the steady clock."""
-
-    run: LaneRun
-    delivery: Delivery
-    fresh: Fresh | None
-    key: Key
-    probe: bool = False
-    standing: Standing = Standing.UNKNOWN
-    since: float = 0.0
-
-
-class Stirred:
-    """Lanes that may have something in hand, so that nobody has to walk all of them. One that has is here for certain;
-    whoever finds one that has nothing any more takes it out.
-
-    `sendable`: attempts may be ready, or their standing may have changed; `parked`: rows wait to be stored; `rowed`:
-    there are live rows.
-    """
-
-    def __init__(self) -> None:
-        self.sendable: dict[LaneRun, None] = {}
-        self.parked: dict[LaneRun, None] = {}
-        self.rowed: dict[LaneRun, None] = {}
-
-    def forget(self, run: LaneRun) -> None:
-        """The lane is no longer at work."""
-        for lanes in (self.sendable, self.parked, self.rowed):
-            lanes.pop(run, None)
 
 
 class LaneRun:
@@ -86,7 +44,8 @@ class LaneRun:
         self.target = target
         self.address = target.address
         self._stirred = stirred or Stirred()
-        self.scanned = Mark(lane.position, lane.hash8, lane.backfill)
+        self._pack: Pack | None = None
+        self._own = Mark(lane.position, lane.hash8, lane.backfill)
         self.rows = lane.rows
         self.rows_changed = lane.rows > 0
         self.row_version = 0
@@ -106,6 +65,7 @@ class LaneRun:
         self._overtaken: dict[Key, set[str]] = {}
         self._unstored: dict[str, Delivery] = {}
         self._unstored_keys: set[Key] = set()
+        self._stirred.alone[self] = None
         if self.rows:
             self._stirred.rowed[self] = None
 
@@ -142,6 +102,25 @@ class LaneRun:
     # --- planning ------------------------------------------------------------------------------------------------
 
     @property
+    def scanned(self) -> Mark:
+        """How far the lane has been planned: as far as its pack, or further by a line that was for it."""
+        if self._pack is None or self._pack.mark.position < self._own.position:
+            return self._own
+        return self._pack.mark
+
+    def join(self, pack: Pack) -> None:
+        """From now on the lane is as far as the pack."""
+        self._pack = pack
+        self._stirred.alone.pop(self, None)
+
+    def go_alone(self, mark: Mark) -> None:
+        """From now on the lane reads the log for itself, from `mark` on."""
+        if self._pack is not None:
+            del self._pack.runs[self.address]
+        self._pack, self._own = None, mark
+        self._stirred.alone[self] = None
+
+    @property
     def room(self) -> int:
         """How many more lines may be planned."""
         return WINDOW - len(self._open)
@@ -161,7 +140,7 @@ class LaneRun:
         self._open[fresh.order] = fresh
         self.ready.append(fresh)
         self.stir()
-        self.scanned = mark
+        self._own = mark
         if reason:
             self.park([fresh], reason)
 
@@ -264,6 +243,13 @@ class LaneRun:
     def is_at_rest(self) -> bool:
         """Whether nothing is under way, nor to be stored: what is planned besides, somebody else plans again."""
         return not (self.flight or self.storing or self.claimed or self.leaving or self._unstored)
+
+    def is_quiet(self, now: datetime) -> bool:
+        """Whether nothing that was planned is to be done, stored or looked for now."""
+        if self.unfinished or self.claimed or self.is_parked:
+            return False
+        # A row may have become due, and nobody has looked yet.
+        return not (self.rows and self.rows_changed and not self.target.held and not may_send(self.lane, now))
 
     def finish(self, job: Job, row: Delivery | None) -> None:
         """The attempt ended; `row` is what remains of the delivery (None: delivered).

@@ -12,9 +12,12 @@ from universal_registry.propagation.lanes.lane import LIVE_STATES, Delivery, Del
 from universal_registry.propagation.ports import LaneQueries
 from universal_registry.propagation.routing.route import KIND as ROUTE_KIND
 from universal_registry.propagation.routing.route import Route
+from universal_registry.propagation.routing.session_gate import Replay
 from universal_registry.propagation.views.inventory import Inventory
 from universal_registry.propagation.views.plain import moment_text
+from universal_registry.propagation.views.sessions import gate_of
 from universal_registry.registry.record import Record, decode_record
+from universal_registry.registry.selector import parse_selector
 from universal_registry.registry.service import RegistryService
 
 _HISTORY = 50
@@ -31,7 +34,7 @@ async def arrivals(
         if route.selector.matches(record):
             for address in route.targets:
                 chosen.setdefault(address, route)
-    reader = _Reader(queries, inventory, record, await _lines(service, record))
+    reader = _Reader(service, queries, inventory, record, await _lines(service, record))
     found = []
     for address in sorted({*chosen, *inventory.targets}):
         if address not in chosen:
@@ -63,7 +66,15 @@ async def _line_of_route(service: RegistryService, route: Route) -> Position:
 class _Reader:
     """Works out where one record has come to. `lines`: its puts, newest first."""
 
-    def __init__(self, queries: LaneQueries, inventory: Inventory, record: Record, lines: Sequence[Change]) -> None:
+    def __init__(
+        self,
+        service: RegistryService,
+        queries: LaneQueries,
+        inventory: Inventory,
+        record: Record,
+        lines: Sequence[Change],
+    ) -> None:
+        self._service = service
         self._queries = queries
         self._inventory = inventory
         self._record = record
@@ -80,6 +91,8 @@ class _Reader:
         passed = self._passed(lane, route, begins)
         found = await self._queries.deliveries(lane_id=lane.lane_id, key=record.key, states=states)
         rows = [row for row in found if not self._is_history(row, route, passed)]
+        again = await self._sent_again(rows, lane, address)
+        rows = [row for row in rows if row.delivery_id not in again]
         came = self._newest_arrived(passed, route, {row.revision for row in rows})
         newest = [row for row in rows if row.revision == record.revision]
         live = [row for row in newest if row.state in LIVE_STATES]
@@ -103,6 +116,29 @@ class _Reader:
         """What was cancelled with another session is done by this route when the lane has come to the end."""
         others = row.state is DeliveryState.CANCELLED and row.route_uid not in ("", route.uid)
         return others and passed is not None and passed.revision >= self._inventory.head
+
+    async def _sent_again(self, rows: Sequence[Delivery], lane: Lane, address: str) -> set[str]:
+        """Those of the rows of its present revision that ended without it, and that a replay has brought since: of
+        what a replay has done no row is left, and nothing else of its session may stand here."""
+        ended = [row for row in rows if row.revision == self._record.revision and row.state not in LIVE_STATES]
+        if not ended:
+            return set()
+        gate, sessions = await gate_of(self._service), {row.session_id for row in rows}
+        done = [
+            replay
+            for replay in gate.replays.values()
+            if address in replay.targets
+            and replay.session_id not in (*sessions, *gate.ended)
+            and self._inventory.position(lane) >= replay.begins
+            and (lane.backfill is None or lane.backfill.route_uid != replay.session_id)
+            and self._is_in(replay)
+        ]
+        return {row.delivery_id for row in ended if any(replay.of == row.session_id for replay in done)}
+
+    def _is_in(self, replay: Replay) -> bool:
+        select = parse_selector(replay.select, self._service.catalogue) if replay.select else None
+        between = replay.since < self._record.revision < replay.until
+        return between and (select is None or select.matches(self._record))
 
     def _place(self, revision: int) -> Position:
         return Position(revision, next((line.seq for line in self._lines if line.revision == revision), 0))

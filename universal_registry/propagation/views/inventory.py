@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from universal_registry.kernel.errors import Invalid, NotFound
 from universal_registry.kernel.ids import SYSTEM_NAMESPACE
 from universal_registry.propagation.lanes import breaker
-from universal_registry.propagation.lanes.lane import Delivery, DeliveryState, Keep, Lane, Position
+from universal_registry.propagation.lanes.lane import WHOLE, Delivery, DeliveryState, Keep, Lane, Position
 from universal_registry.propagation.lanes.lane_command import ON_DELIVERIES, obeyed
 from universal_registry.propagation.ports import LaneCommands, LaneStore
 from universal_registry.propagation.routing.audience import Facts, facts_of
@@ -22,6 +22,7 @@ from universal_registry.propagation.routing.route import KIND as ROUTE_KIND
 from universal_registry.propagation.routing.target import KIND as TARGET_KIND
 from universal_registry.propagation.routing.target import Target
 from universal_registry.propagation.routing.topology import read_target
+from universal_registry.propagation.routing.unread import Unread, unread_from
 from universal_registry.registry.record import Record
 from universal_registry.registry.selector import Selector
 from universal_registry.registry.service import RegistryService
@@ -29,6 +30,7 @@ from universal_registry.registry.words import near, shell_word
 
 _PAGE = 1000
 UNKNOWN_LAG = -1
+_BEGINNING = Position(0, WHOLE)
 
 
 class EngineView(Protocol):
@@ -43,8 +45,9 @@ class EngineView(Protocol):
         """A command was given to a lane."""
         ...
 
-    def lag(self) -> int:
-        """Deliveries that are planned or still to be planned, and have no row; UNKNOWN_LAG: no engine runs here."""
+    async def lag(self) -> int:
+        """Deliveries that are planned and have no row, and lines that lanes have yet to look at (see `Unread`);
+        UNKNOWN_LAG: no engine runs here."""
         ...
 
 
@@ -58,7 +61,7 @@ class NoEngine:
     def look(self) -> None:
         """Whoever runs an engine finds the command."""
 
-    def lag(self) -> int:
+    async def lag(self) -> int:
         """Not known without reading the log; a daemon or a driven command knows it."""
         return UNKNOWN_LAG
 
@@ -66,7 +69,8 @@ class NoEngine:
 class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     """Targets and their records by address, the routes in force, lanes by target uid, and what is wrong with routes
     (name -> why). `head`: the newest revision. The secrets of the targets are left out. A route that follows stands
-    here with the targets of now. `counterparts`: the peers, by name."""
+    here with the targets of now. `unread`: counts the lines that lanes have yet to look at. `counterparts`: the peers,
+    by name."""
 
     targets: dict[str, Target]
     records: dict[str, Record]
@@ -77,6 +81,7 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     positions: dict[str, Position]
     now: datetime
     head: int = 0
+    unread: Unread = Unread()
     counterparts: Mapping[str, Counterpart] = {}
 
     def lane(self, address: str) -> Lane | None:
@@ -87,6 +92,11 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     def position(self, lane: Lane) -> Position:
         """How far the lane has come: what is stored, or what the engine knows beyond it."""
         return max(lane.position, self.positions.get(lane.lane_id, lane.position))
+
+    def place(self, address: str) -> Position:
+        """How far the log has been read for a target."""
+        lane = self.lane(address)
+        return _BEGINNING if lane is None else self.position(lane)
 
     def held(self, address: str) -> str:
         """Why nothing is sent to the target now; empty when it is. The breaker counts."""
@@ -159,7 +169,7 @@ async def take_inventory(
             routes += [route] if route else []
     facts = {target.address: facts_of(record) for target, record in targets if target}
     routes = [replace(each, targets=each.audience.parted(facts)[0]) if each.follow else each for each in routes]
-    return Inventory(
+    found = Inventory(
         targets={target.address: target for target, _ in targets if target},
         records={target.address: record for target, record in targets if target},
         table=RouteTable(tuple(routes)),
@@ -171,6 +181,8 @@ async def take_inventory(
         head=(await service.log.head()).revision,
         counterparts=await counterparts(),
     )
+    places = [found.place(address) for address in found.table.by_target if address in found.targets]
+    return replace(found, unread=await unread_from(service.log, places, found.head))
 
 
 async def _lanes(store: Lanes, now: datetime) -> dict[str, Lane]:

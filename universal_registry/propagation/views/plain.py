@@ -60,12 +60,12 @@ def target_view(inventory: Inventory, address: str) -> dict[str, Any]:
 
 def drift_view(inventory: Inventory, address: str) -> dict[str, Any]:
     """How far a target is from what it is to have: deliveries that wait, that were given up, and revisions that nobody
-    has looked at for it to their end."""
+    has looked at for it to their end, with the lines of them (as `Unread` counts them)."""
     lane = inventory.lane(address)
     routed = bool(inventory.table.by_target.get(address))
     unread = 0
     if routed:
-        unread = max(0, inventory.head - (inventory.position(lane).whole if lane else 0))
+        unread = max(0, inventory.head - inventory.place(address).whole)
     waiting, dead = (lane.rows, lane.dead) if lane else (0, 0)
     backfill = lane is not None and lane.backfill is not None
     return {
@@ -73,6 +73,7 @@ def drift_view(inventory: Inventory, address: str) -> dict[str, Any]:
         "waiting": waiting,
         "given_up": dead,
         "unread": unread,
+        "unread_lines": inventory.unread.behind(inventory.place(address)) if unread else 0,
     }
 
 

@@ -28,6 +28,7 @@ from universal_registry.propagation.routing.plan import Event, event_of
 from universal_registry.propagation.routing.route import KIND as ROUTE_KIND
 from universal_registry.propagation.routing.route import Route
 from universal_registry.propagation.routing.session_gate import Gate
+from universal_registry.propagation.views.carried import carried_by_others
 from universal_registry.propagation.views.inventory import Inventory
 from universal_registry.propagation.views.plain import delivery_view, moment_text
 from universal_registry.registry.service import RegistryService
@@ -48,7 +49,8 @@ async def all_sessions(service: RegistryService, store: Store, inventory: Invent
     found = []
     for route in inventory.table.routes:
         rows = await store.deliveries(session_id=route.uid, states=_SHOWN, limit=_ROWS)
-        found.append(_standing(inventory, route, head, rows, gate))
+        others = await carried_by_others(service, store, inventory, route)
+        found.append(_standing(inventory, route, head, rows, others, gate))
     for session in await store.sessions():
         if not session.standing:
             rows = await store.deliveries(session_id=session.session_id, states=_SHOWN, limit=_ROWS)
@@ -62,7 +64,9 @@ async def one_session(service: RegistryService, store: Store, inventory: Invento
     gate = await gate_of(service, session_id)
     route = inventory.table.by_uid.get(session_id)
     if route is not None:
-        found = _standing(inventory, route, (await service.log.head()).revision, rows, gate)
+        others = await carried_by_others(service, store, inventory, route)
+        found = _standing(inventory, route, (await service.log.head()).revision, rows, others, gate)
+        rows = [*rows, *(row for carried in others.values() for row in carried)]
     else:
         stored = await store.sessions(session_id)
         session = stored[0] if stored else await _unplanned(service, inventory, session_id)
@@ -94,8 +98,16 @@ def control_key(session_id: str) -> Key:
     return Key(ROUTE_KIND, SYSTEM_NAMESPACE, session_id)
 
 
-def _standing(inventory: Inventory, route: Route, head: int, rows: Sequence[Delivery], gate: Gate) -> dict[str, Any]:
-    """In sync: each lane has read all of the log, nothing waits. Degraded: something waits, is held or was given up."""
+def _standing(
+    inventory: Inventory,
+    route: Route,
+    head: int,
+    rows: Sequence[Delivery],
+    others: Mapping[str, Sequence[Delivery]],
+    gate: Gate,
+) -> dict[str, Any]:
+    """In sync: each lane has read all of the log, nothing waits. Degraded: something waits, is held or was given up; it
+    may be that another session carries it (`others`, by target)."""
     targets = [{**side_of(address, route.selector, inventory.counterparts), **_counts(())} for address in route.peers]
     mine = _by_address(inventory, rows)
     paused = gate.paused.get(route.uid, "")
@@ -103,7 +115,8 @@ def _standing(inventory: Inventory, route: Route, head: int, rows: Sequence[Deli
         lane, held = inventory.lane(address), inventory.held(address)
         read = lane is not None and lane.backfill is None and inventory.position(lane) >= Position(head, WHOLE)
         held = held or paused
-        targets.append(_target(address, mine.get(address, ()), held, "in_sync" if read and not held else "syncing"))
+        undone = [*mine.get(address, ()), *others.get(address, ())]
+        targets.append(_target(address, undone, held, "in_sync" if read and not held else "syncing"))
     _stopped(targets, mine)
     states = [str(each["state"]) for each in targets]
     state = "in_sync" if set(states) <= {"in_sync"} else "syncing"

@@ -10,6 +10,7 @@ import msgspec
 from universal_registry.kernel.ids import SYSTEM_NAMESPACE
 from universal_registry.propagation.lanes.auto_disable import notice
 from universal_registry.propagation.ports import Birth, LaneStore
+from universal_registry.propagation.routing.unread import counted
 from universal_registry.propagation.views.inventory import UNKNOWN_LAG, EngineView, Inventory
 from universal_registry.propagation.views.plain import moment_text, target_view
 from universal_registry.registry.service import RegistryService
@@ -23,9 +24,10 @@ async def status_of(
 ) -> dict[str, Any]:
     """`store`, `revision`, `cursor`, `records`, `kinds` (kind -> records), `targets`, `routes` (how many), `health`
     (the two gauges of the metrics file), `unread` (revisions that have not been looked at to their end for the target
-    that is furthest behind), `waiting`, `dead`, `counters`, `warnings`."""
+    that is furthest behind), `unread_lines` (the lines of them, counted up to 10,000), `waiting`, `dead`, `counters`,
+    `warnings`."""
     head, counts, depth = await service.log.head(), await service.records.counts(), await store.depth()
-    known = engine.lag()
+    known = await engine.lag()
     lag = max(0, known)
     unread = unread_warnings(inventory, head.revision) if known == UNKNOWN_LAG else []
     targets = [target_view(inventory, address) for address in sorted(inventory.targets)]
@@ -39,6 +41,7 @@ async def status_of(
         "routes": len(inventory.table.routes),
         "health": {"queue_depth": depth.queue_depth + lag, "webhooks_pending": depth.webhooks_pending + lag},
         "unread": max((each["drift"]["unread"] for each in targets), default=0),
+        "unread_lines": max((each["drift"]["unread_lines"] for each in targets), default=0),
         "waiting": depth.waiting,
         "dead": depth.dead,
         "counters": msgspec.to_builtins(depth.counters),
@@ -50,12 +53,12 @@ def unread_warnings(inventory: Inventory, newest: int) -> list[str]:
     """Without a daemon nobody has looked at the newest revisions: what of them is for a target is not counted yet."""
     found = []
     for address in sorted(inventory.targets):
-        lane = inventory.lane(address)
-        behind = newest - (inventory.position(lane).whole if lane else 0)
+        behind = newest - inventory.place(address).whole
         if behind > 0 and inventory.table.by_target.get(address):
             name = address.removeprefix(f"{SYSTEM_NAMESPACE}/")
             newest_ones = "newest revision has" if behind == 1 else f"newest {behind} revisions have"
-            found.append(f"target {name}: the {newest_ones} not been read to the end: ureg up")
+            lines = counted(inventory.unread.behind(inventory.place(address)))
+            found.append(f"target {name}: the {newest_ones} not been read to the end ({lines}): ureg up")
     return found
 
 
