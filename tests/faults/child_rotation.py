@@ -17,13 +17,16 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from universal_registry.app import open_app
+from universal_registry.app import App, open_app
 from universal_registry.environment import load_settings
 from universal_registry.kernel.world import SystemWorld
 from universal_registry.registry import key_control
 from universal_registry.storage.keyfile import KeyFiles
 from universal_registry.storage.keys_postgres import PgKeys
 from universal_registry.storage.keys_sqlite import SqliteKeys
+
+AT_ONCE: dict[str, Any] = {"ANNOUNCED": timedelta(0), "LOST": timedelta(0), "BATCH": 3}
+"""What `key_control` is told, so that nothing is waited for and there are many steps."""
 
 
 class Points:
@@ -60,9 +63,8 @@ def watched(points: Points, owner: Any, name: str, *, after: bool = True) -> Non
 
 
 async def rotate(points: Points) -> None:
-    key_control.ANNOUNCED = timedelta(0)
-    key_control.LOST = timedelta(0)
-    key_control.BATCH = 3
+    for name, value in AT_ONCE.items():
+        setattr(key_control, name, value)
     app = await open_app(load_settings(), world=SystemWorld())
     for store in (SqliteKeys, PgKeys):
         for name in ("begin", "promote", "reseal", "save", "retire"):
@@ -72,12 +74,17 @@ async def rotate(points: Points) -> None:
     for name in ("link", "replace", "unlink", "fsync"):
         watched(points, os, name, after=False)
     try:
-        while (await app.keys.rotate("test"))["rotation"] is not None:
-            pass
-        for kid in [kid for kid in app.sealer.keyring.keys if kid != app.sealer.keyring.primary]:
-            await app.keys.retire(kid, "test")
+        await to_the_end(app)
     finally:
         await app.close()
+
+
+async def to_the_end(app: App) -> None:
+    """Rotate, or go on with it, and retire every key but the newest."""
+    while (await app.keys.rotate("test"))["rotation"] is not None:
+        pass
+    for kid in [kid for kid in app.sealer.keyring.keys if kid != app.sealer.keyring.primary]:
+        await app.keys.retire(kid, "test")
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ def test_concurrent_clients_see_one_order(tmp_path: Path, settings: Mapping[str,
     [
         ("sequence", r"\d+ answers do not fit their place in the order"),
         ("stale-cache", r"\d+ answers do not fit their place in the order: .*saw"),
+        ("old-answers", r"\d+ answers ran before what had ended before they began"),
         ("torn-batch", r"\d+ writes have no revision, or another one"),
     ],
 )

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_the_demo_loses_nothing_and_leaves_nothing(tmp_path: Path) -> None:
+def test_the_demo(tmp_path: Path) -> None:
     environ = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "universal_registry", "demo"]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=280, check=False)

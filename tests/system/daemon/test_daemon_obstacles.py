@@ -124,7 +124,7 @@ def test_a_bad_setting_is_one_line_and_exit_2(tmp_path: Path, ureg: Callable[...
     assert not (tmp_path / "home").exists()
 
 
-def test_a_home_too_deep_is_no_trouble(start: Callable[..., Any], tmp_path: Path) -> None:
+def test_a_home_too_deep(start: Callable[..., Any], tmp_path: Path) -> None:
     home = tmp_path / ("deep" * 20) / "with a space"
     daemon = start(home, REGISTRY_RUN_DIR=str(tmp_path)).ready()
     address = daemon.places.address.read_text().splitlines()[0]

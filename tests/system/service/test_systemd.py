@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ VENV = Path(sys.prefix)
 HOME = "/opt/universal-registry"
 STATE = "/var/lib/universal-registry"
 UNIT = "universal-registry"
+INSTALL = ("bash", str(ROOT / "install_registry.sh"), "--venv", "/opt/venv")
 PATIENCE = 30
 # The unit lets nothing of /home and /root be seen, where this Python may stand: it is shown elsewhere.
 _BOOT = """
@@ -125,9 +127,10 @@ def machine(tmp_path: Path) -> Iterator[Booted]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_systemd_starts_watches_upgrades_and_removes_it(machine: Booted) -> None:
-    install = ("bash", str(ROOT / "install_registry.sh"), "--venv", "/opt/venv")
-    said = machine.run(*install).stdout
+    """In one test, since two machines would share their control groups."""
+    said = machine.run(*INSTALL).stdout
     assert "start it, now and at each boot, with: sudo systemctl enable --now universal-registry" in said
     assert machine.run("ureg", "service", "status", check=False).returncode == 1
 
@@ -144,7 +147,7 @@ def test_a_systemd_starts_watches_upgrades_and_removes_it(machine: Booted) -> No
     _take_the_key_as_a_credential(machine)
 
     pid = machine.shown("MainPID")
-    said = machine.run(*install).stdout
+    said = machine.run(*INSTALL).stdout
     assert "stopping the service for the upgrade" in said
     assert machine.shown("ActiveState") == "active"
     assert machine.shown("MainPID") != pid
@@ -158,6 +161,21 @@ def test_a_systemd_starts_watches_upgrades_and_removes_it(machine: Booted) -> No
     assert machine.run("systemctl", "cat", UNIT, check=False).returncode != 0
     for path in (HOME, STATE, "/etc/universal-registry"):
         assert machine.run("test", "-e", path, check=False).returncode == 1, path
+    _serve_one_user(machine)
+
+
+def _serve_one_user(machine: Booted) -> None:
+    machine.run("useradd", "--create-home", "ada")
+    uid = machine.run("id", "-u", "ada").stdout.strip()
+    machine.run("systemctl", "start", f"user@{uid}.service")
+    as_ada = ("setpriv", "--reuid=ada", "--regid=ada", "--init-groups")
+    env = {"HOME": "/home/ada", "USER": "ada", "XDG_RUNTIME_DIR": f"/run/user/{uid}"}
+    assert "the service runs" in machine.run(*as_ada, *INSTALL, "--user", "--now", **env).stdout
+    status = machine.run(*as_ada, "/home/ada/.local/bin/ureg", "service", "status", **env).stdout
+    assert re.match(r"user: runs \(pid \d+\), starts by itself; queue depth 0,", status)
+    script = "/home/ada/.local/share/universal-registry/install_registry.sh"
+    machine.run(*as_ada, "bash", script, "--user", "--uninstall", "--purge", **env)
+    assert machine.run(*as_ada, "systemctl", "--user", "cat", UNIT, check=False, **env).returncode != 0
 
 
 def _reload(machine: Booted) -> None:
