@@ -142,6 +142,29 @@ async def test_one_that_cannot_be_made_is_said_until_one_is_made(settings: Setti
     assert schedule.trouble() == ""
 
 
+async def test_one_that_does_not_end_is_said(settings: Settings, tmp_path: Path) -> None:
+    class Clock(SystemWorld):
+        hours = 0.0
+
+        def now(self) -> datetime:
+            return super().now() + timedelta(hours=self.hours)
+
+    history, clock, seen = await filled(settings), Clock(), []
+    ring = ring_of(settings)
+
+    def looked() -> Keyring:
+        """In the middle of one."""
+        for clock.hours in (5, 7):
+            seen.append(schedule.trouble())
+        return ring
+
+    schedule = Schedule(replace(settings, backup_folder=tmp_path / "kept"), clock, looked, history)
+    await schedule.tick()
+    assert seen[0] == ""
+    assert "does not end" in seen[1]
+    assert schedule.trouble() == ""
+
+
 async def test_one_that_is_stopped_in_the_middle_leaves_nothing_and_harms_nothing(
     settings: Settings, tmp_path: Path
 ) -> None:

@@ -15,7 +15,8 @@ import pytest
 from universal_registry.app import App, open_app
 from universal_registry.care.backup import make_backup
 from universal_registry.care.engines import source_of
-from universal_registry.care.restore import move_to_postgres, restore
+from universal_registry.care.moving import move_to_postgres
+from universal_registry.care.restore import restore
 from universal_registry.client.listen import Heard, Receiver, State
 from universal_registry.kernel.errors import CursorMismatch
 from universal_registry.kernel.ids import Key

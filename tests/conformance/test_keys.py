@@ -439,6 +439,7 @@ async def test_a_mounted_key_that_was_replaced_seals_when_the_old_one_is_there(o
             pass
     house.files.keep(old)
     async with opened(mounted=mounted, background=True) as house:
+        assert house.strangers == [], "it is where somebody put it on purpose"
         await all_is_there(house)
         await through(house)
         assert house.sealer.keyring.primary == kid_of(new)

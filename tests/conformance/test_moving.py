@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,13 @@ from universal_registry.storage.postgres import PgDatabase
 WORLD = SystemWorld()
 ACTOR = Actor("uid:1000", admin=True)
 WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+
+
+class Later(SystemWorld):
+    """The next day."""
+
+    def now(self) -> datetime:
+        return super().now() + timedelta(days=1)
 
 
 async def filled(settings: Settings) -> int:
@@ -101,13 +109,10 @@ async def test_a_second_move_keeps_what_the_first_has_put_aside(postgres: pgserv
     first = await move_to_postgres(here, postgres.database("first"), WORLD)
     kept = {each.name: each.read_bytes() for each in here.home.glob("*.moved-to-*")}
     await filled(here)
-    replacing_again = replacing.put_stores_aside
     with pytest.raises(StorageUnavailable, match="there already"):
-        replacing_again(Places(here.home), first.aside.split()[-1])
+        replacing.put_stores_aside(Places(here.home), first.aside.split()[-1])
     assert {each.name: each.read_bytes() for each in here.home.glob("*.moved-to-*")} == kept
-    while WORLD.now().strftime("%Y%m%dT%H%M%SZ").lower() in first.aside:
-        await asyncio.to_thread(os.sched_yield)
-    second = await move_to_postgres(here, postgres.database("second"), WORLD)
+    second = await move_to_postgres(here, postgres.database("second"), Later())
     assert second.aside != first.aside
     assert kept.items() <= {each.name: each.read_bytes() for each in here.home.glob("*.moved-to-*")}.items()
 

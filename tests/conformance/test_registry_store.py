@@ -155,6 +155,19 @@ async def test_a_write_that_changes_nothing_makes_no_revision(service: RegistryS
     assert len(await whole_log(service)) == 1
 
 
+async def test_a_state_that_stays_says_that_nothing_was_written(service: RegistryService) -> None:
+    states = [service.records.state]
+    for command in ("ls", "ls -l"):
+        await service.put({"kind": "alias", "name": "gs", "spec": {"command": command}}, actor=OPERATOR)
+        states.append(service.records.state)
+        await service.get(Key("alias", "default", "gs"))
+        assert service.records.state == states[-1]
+    await service.delete(Key("alias", "default", "gs"), actor=OPERATOR)
+    states.append(service.records.state)
+    told = [state for state in states if state is not None]
+    assert len(set(told)) == len(told)
+
+
 async def test_put_replaces_and_merge_merges(service: RegistryService) -> None:
     await service.put({"kind": "service", "name": "pay", "spec": {"port": 1, "version": "2"}}, actor=OPERATOR)
     await service.merge({"kind": "service", "name": "pay", "spec": {"port": 2}}, actor=OPERATOR)
@@ -441,6 +454,18 @@ async def test_cursors_are_checked_against_the_line(service: RegistryService) ->
         with pytest.raises(CursorMismatch) as caught:
             await service.changes(wrong, 10)
         assert caught.value.data["cursor"] == str(head.cursor)
+
+
+async def test_the_places_of_the_newest_lines_are_told_up_to_a_number(service: RegistryService) -> None:
+    await service.put(alias("first"), actor=OPERATOR)
+    await service.batch([{"op": "put", **alias(f"b{index}")} for index in range(3)], actor=OPERATOR)
+    await service.put(alias("last"), actor=OPERATOR)
+    whole = (1 << 20) - 1
+    assert await service.log.newest_places(0, whole, 10) == [(3, 0), (2, 2), (2, 1), (2, 0), (1, 0)]
+    assert await service.log.newest_places(0, whole, 2) == [(3, 0), (2, 2)]
+    assert await service.log.newest_places(2, 1, 10) == [(3, 0), (2, 2)]
+    assert await service.log.newest_places(2, whole, 10) == [(3, 0)]
+    assert await service.log.newest_places(3, 0, 10) == []
 
 
 async def test_reads_of_the_log_never_split_a_revision(service: RegistryService) -> None:

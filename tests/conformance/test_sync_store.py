@@ -16,6 +16,7 @@ from universal_registry.registry.selector import Selector
 from universal_registry.storage.audit_postgres import PgTrail
 from universal_registry.storage.audit_sqlite import SqliteTrail
 from universal_registry.storage.registry_sqlite import SqliteRegistry
+from universal_registry.storage.sqlfiles import load_queries
 from universal_registry.storage.sync_marker import read_marker
 from universal_registry.sync.audience import Reach
 from universal_registry.sync.conflict import Sort
@@ -248,6 +249,14 @@ async def test_records_of_before_get_versions(tmp_path: Path) -> None:
         await node.replica.enable("home", (ALL,))
         feed = await node.replica.feed(Selector(), 0, {}, 1000)
         assert [known.key for known in feed.records] == [GS]
+
+
+async def test_which_records_are_to_be_reviewed_is_read_from_an_index_alone(tmp_path: Path) -> None:
+    """`peer status` asks for all of them; a row is a page or a large part of one."""
+    async with sqlite(tmp_path) as node:
+        asked = load_queries("sqlite/sync.sql")["keys_to_review"]
+        [(*_, how)] = node.store.database.read(f"EXPLAIN QUERY PLAN {asked}", (10,))
+    assert "USING COVERING INDEX sync_records_to_review" in how
 
 
 class LaterWorld(SystemWorld):

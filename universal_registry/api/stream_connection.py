@@ -93,6 +93,7 @@ class StreamConnection(StreamSocket):
         """Begin what waits, as much of it as may be under way."""
         while self._queue and self._is_open and not self._paused and len(self._tasks) < self._front.limits.under_way:
             self._begin(self._queue.popleft())
+        self._queue = self._queue or None  # who has said all that he will keeps no room for more
         self._read_or_not()
 
     def _begin(self, data: bytes) -> None:

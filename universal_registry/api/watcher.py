@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Iterable
 from enum import StrEnum
 from itertools import islice
@@ -24,9 +23,9 @@ if TYPE_CHECKING:
 
 BEHIND, _BESIDE = 128, 16
 """Lines that a watcher behind the ring reads at once, while nobody writes, and beside writers."""
-_SLICE = 8
-"""It makes frames of an eighth of them before others have their turn."""
-_PAUSE = 19.0
+_SLICE = 4
+"""It makes frames of a quarter of them before others have their turn."""
+_PAUSE = 39.0
 """While there are writes, it rests so many times as long as it worked: it may fall back, they may not wait."""
 _AT_HAND = 1 << 20
 """Bytes of the log that one behind the ring holds at once, about: it may stop taking at any time."""
@@ -85,7 +84,7 @@ class Watcher:
         self._asked = asked
         self._view = View.of(asked.selector)
         self._pages = hub.service.pages(asked.selector, size=_PAGE) if asked.start is Start.LIST else None
-        self._behind: deque[Entry] = deque()
+        self._behind: list[Entry] = []  # some hundred; a deque takes 760 bytes with nothing in it
         self._epoch = hub.epoch
         self._synced = False
         self._commits, self._worked, self._most = hub.commits, 0.0, BEHIND
@@ -252,7 +251,7 @@ class Watcher:
             return self._coalesced(entries)
         frames = self._told_of(entries, most_bytes)
         while entries and entries[-1].cursor.revision > self.cursor.revision:
-            self._behind.appendleft(entries.pop())
+            self._behind.insert(0, entries.pop())
         return frames
 
     def _consecutive(self, most: int) -> list[Entry]:
@@ -261,7 +260,7 @@ class Watcher:
         while self._behind and len(entries) < most:
             if self._behind[0].cursor.revision != self.cursor.revision + len(entries) + 1:
                 break
-            entries.append(self._behind.popleft())
+            entries.append(self._behind.pop(0))
         return entries
 
     def _coalesced(self, entries: list[Entry]) -> list[Frame]:

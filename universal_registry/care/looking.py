@@ -141,10 +141,11 @@ def _key(facts: Facts, settings: Settings, world: World, places: Places | None) 
         expected = sealed_with(places.registry_db) if places is not None else None
         if expected is None and not settings.key_file.exists():
             return
-        ring = key_files(settings, world).load(expected=expected)
+        files = key_files(settings, world)
+        ring = files.load(expected=expected)
         if expected is not None and ring.named(expected) is None:
             facts.key_trouble = f"the store was sealed with key {expected}, and the key here is {ring.fingerprint}"
-        elif expected is not None and ring.fingerprint != expected:
+        elif expected is not None and ring.fingerprint != expected and not files.read_only:
             facts.key_replaced = ring.primary
     except KeyMismatch as error:
         facts.key_trouble = error.message

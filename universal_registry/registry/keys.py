@@ -38,7 +38,7 @@ async def open_keys(
     sealer = Sealer(ring, open_fingerprint_key(ring, facts.meta("fingerprint_key") or ""))
     if not read_only:
         keep_files(files, ring)
-        if stood_there not in {ring.primary, *(row.kid for row in rows)}:
+        if not files.read_only and stood_there not in {ring.primary, *(row.kid for row in rows)}:
             on_stranger(stood_there)
     sealer.reread = lambda: _sealing_as_before(files.load(), sealer.keyring)
     return sealer

@@ -131,6 +131,17 @@ async def test_several_subscriptions_on_one_stream(stack: Stack, serving: Stream
     assert missing["problem"]["code"] == "not-found"
 
 
+async def test_who_only_listens_keeps_no_empty_queue(serving: Streaming) -> None:
+    """An empty deque takes 760 bytes, of some 6,000 for a subscriber."""
+    async with serving.client() as client:
+        await client.subscribed(select="kind=alias")
+        await client.hear("synced")
+        (connection,) = serving.front.connections
+        assert connection._queue is None
+        (subscription,) = connection._subscriptions.values()
+        assert subscription.watcher._behind == []
+
+
 # --- resuming ---------------------------------------------------------------------------------------------------------
 
 

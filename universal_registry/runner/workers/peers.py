@@ -11,7 +11,7 @@ from universal_registry.runner.ports import Alarm, Job, Peers, Pulse
 
 TICK = 1.0
 PURGE_SECONDS = 3600.0
-FIRST_PAUSE, LONGEST_PAUSE, REFUSED_PAUSE = 0.25, 30.0, 10.0
+FIRST_PAUSE, LONGEST_PAUSE, REFUSED_PAUSE = 0.25, 2.0, 10.0
 CALM = 10.0
 """A link that lasted so many seconds has worked: after it the pauses begin anew."""
 
