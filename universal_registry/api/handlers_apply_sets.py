@@ -11,7 +11,7 @@ from universal_registry.api.handlers_reverting import foretold_answer
 from universal_registry.api.http import Response
 from universal_registry.kernel.errors import PreconditionFailed
 from universal_registry.kernel.ids import Key
-from universal_registry.registry.apply_set import SETS, ApplySet, Planned, check_set_name, leaving, parse_set, plan
+from universal_registry.registry.apply_set import SETS, ApplySet, Planned, check_set_name, parse_set, plan
 from universal_registry.registry.drafts import Document
 from universal_registry.registry.operation import Delete
 from universal_registry.registry.rehearsal import rehearse
@@ -47,22 +47,22 @@ async def _planned(
     async for page in service.pages(SETS):
         sets |= {found.name: found for found in map(parse_set, page.records)}
     own = sets.pop(name, ApplySet(name=name))
-    if not call.request.flag("prune"):
-        return plan(documents, keys, own, (), prune=None)
-    there = {key: record.revision for key in leaving(own, keys) if (record := await service.records.get(key))}
-    check_may_write(call.who, [Delete(key=key) for key in there])
-    return plan(documents, keys, own, sets.values(), prune=there)
+    there = {key: record for key in own.members | keys if (record := await service.records.get(key))}
+    prune = call.request.flag("prune")
+    if prune:
+        check_may_write(call.who, [Delete(key=key) for key in own.members.difference(keys)])
+    return plan(documents, keys, own, sets.values(), there, prune=prune)
 
 
 async def _done(context: Context, call: Call, planned: Planned, *, strict: bool) -> Response:
     actor = _who_may_keep_sets(call.who)
     if call.request.flag("dry_run"):
         found = await rehearse(context.service, planned.operations, actor=actor, strict=strict)
-        told = msgspec.structs.replace(found, each=found.each[:-1], warnings=(*found.warnings, *planned.kept))
+        told = msgspec.structs.replace(found, each=found.each[:-1], warnings=(*found.warnings, *planned.told))
         return foretold_answer(context, told)
 
     def answer(written: Written) -> Response:
-        warnings = (*written.warnings, *planned.kept)
+        warnings = (*written.warnings, *planned.told)
         return written_many(msgspec.structs.replace(written, results=written.results[:-1], warnings=warnings))
 
     written = await context.service.batch(

@@ -14,7 +14,7 @@ from universal_registry.cli.command import Example, command
 from universal_registry.cli.contexts import Context, one, read, registry_url
 from universal_registry.cli.reading import read_file
 from universal_registry.client.watch import WatchClient
-from universal_registry.kernel.errors import Conflict, Invalid, UsageError
+from universal_registry.kernel.errors import Conflict, Invalid, NotFound, UsageError
 from universal_registry.kernel.world import SystemWorld
 from universal_registry.storage.durable import replaced_file
 
@@ -74,6 +74,8 @@ class _Place:
         self.cursor = ""
         if path.exists():
             self._read()
+        elif not path.absolute().parent.is_dir():
+            raise NotFound(f"there is no folder {path.absolute().parent} to keep {path.name} in")
 
     def _read(self) -> None:
         try:

@@ -15,6 +15,7 @@ from universal_registry.cli.records import fetch, key_text, kind_of
 from universal_registry.cli.session import Session, note, session, warn
 from universal_registry.kernel.errors import NotFound, Refused, UsageError
 from universal_registry.kernel.ids import SYSTEM_NAMESPACE, check_namespace
+from universal_registry.registry.words import shell_word
 
 _OWN = ("environment", "env_var", "secret")
 _CONTENT = ("classification", "title", "description", "labels", "annotations", "spec", "lifecycle")
@@ -51,12 +52,16 @@ def promote(
     secret within a record. A field that refers to environment FROM refers to TO there. `ureg undo` takes it back.
     """
     with session() as asked:
-        target = check_namespace(target or _next(asked, source))
-        if target == check_namespace(source) or SYSTEM_NAMESPACE in (source, target):
+        check_namespace(source)
+        target = check_namespace(_next(asked, source) if target is None else target)
+        if target == source or SYSTEM_NAMESPACE in (source, target):
             raise UsageError(f"{source} cannot be promoted to {target}", hint="two environments of yours, FROM and TO")
+        _check_known(asked, source)
         _check_target(asked, target, approved_by, dry_run=dry_run)
         chosen = _chosen(asked, source, selectors)
         operations = list(_operations(asked, chosen, source, target))
+        if not operations:
+            raise NotFound(f"nothing in namespace {source} can be promoted yet")
         if dry_run:
             foretell(asked, operations, output)
             return
@@ -67,7 +72,7 @@ def promote(
 
 def _next(asked: Session, source: str) -> str:
     """Where the environment's record says that it is promoted to."""
-    found = _environment(asked, source)
+    found = _check_known(asked, source)
     named = found["spec"].get("promotes_to") if found else None
     if not named:
         raise UsageError(
@@ -84,12 +89,18 @@ def _environment(asked: Session, name: str) -> Item | None:
         return None
 
 
+def _check_known(asked: Session, name: str) -> Item | None:
+    """The environment's record, if it has one. Raises NotFound for an environment of which nothing is known."""
+    found = _environment(asked, name)
+    if found is None and not asked.read("/v1/-/records", namespace=name, limit=1)["items"]:
+        hint = f"ureg create environment {name}"
+        raise NotFound(f"there is no environment {name}, and nothing in namespace {name}", hint=hint)
+    return found
+
+
 def _check_target(asked: Session, target: str, approved_by: str | None, *, dry_run: bool) -> None:
     """Raises NotFound for an environment of which nothing is known, Refused for a protected one."""
-    found = _environment(asked, target)
-    if found is None and not asked.read("/v1/-/records", namespace=target, limit=1)["items"]:
-        hint = f"ureg create environment {target}"
-        raise NotFound(f"there is no environment {target}, and nothing in namespace {target}", hint=hint)
+    found = _check_known(asked, target)
     if found is not None and found["spec"].get("protected") and not approved_by and not dry_run:
         hint = "--approved-by NAME says who agreed"
         raise Refused(f"environment {target} is protected: changes need a second person", hint=hint)
@@ -120,6 +131,10 @@ def _operations(asked: Session, chosen: Iterable[Item], source: str, target: str
         if kind not in references:
             references[kind] = _references(kind_of(asked, kind))
         before = there.get((kind, item["name"]), {})
+        if not before and (secret := next((name for name, value in item["spec"].items() if _is_secret(value)), "")):
+            way = f"ureg set {kind} {shell_word(item['name'])} {secret}=- -n {target}"
+            note(f"left out: {kind} {item['name']}, whose {secret} is a secret that {target} has to have first: {way}")
+            continue
         document = {field: item[field] for field in _CONTENT if field in item}
         document |= {field: before[field] for field in _ITS_OWN if field in before}
         document["spec"] = {
@@ -127,6 +142,10 @@ def _operations(asked: Session, chosen: Iterable[Item], source: str, target: str
             for name, value in item["spec"].items()
         }
         yield operation("put", kind, item["name"], target, document, before["meta"]["revision"] if before else 0)
+
+
+def _is_secret(value: Any) -> bool:
+    return isinstance(value, Mapping) and "$secret" in value
 
 
 def _references(kind: Mapping[str, Any]) -> set[str]:

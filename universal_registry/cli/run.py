@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sys
 from collections.abc import Iterable, Mapping
@@ -45,6 +46,10 @@ def run(name: str, words: tuple[str, ...]) -> None:
     except FileNotFoundError:
         raise NotFound(f"there is no command {words[0]!r:.80}") from None
     except OSError as error:
+        if error.errno == errno.E2BIG:
+            longest = max(given, key=lambda each: len(given[each]), default="")
+            hint = f"the longest of the environment is {longest}" if longest else None
+            raise UsageError("the command's words and variables are more than the system takes", hint=hint) from None
         raise UsageError(f"{words[0]!r:.80} cannot be run: {error.strerror or error}") from None
     except ValueError:
         raise UsageError("the command holds a NUL character") from None
@@ -92,5 +97,6 @@ def _of_records(records: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterable[tu
 def _checked(name: str, value: Any) -> str:
     """The value as a program reads it: text as it is, everything else as JSON."""
     if not name or "=" in name:
-        raise Invalid(f"{name!r:.80} cannot be the name of a variable", hint="rename it, or set exported=false")
+        hint = "rename it in the environment's variables, or set exported=false on the env_var"
+        raise Invalid(f"{name!r:.80} cannot be the name of a variable", hint=hint)
     return value if isinstance(value, str) else json_text(value)

@@ -113,6 +113,7 @@ def test_what_cannot_be_followed_is_said_in_one_line(online: Any) -> None:
         ("stream", "tail", "kind=nokind"): 3,
         ("follow", "there", "--from", "nonsense"): 6,
         ("follow", "there", "--state", str(online.folder)): 2,
+        ("follow", "there", "--state", "nofolder/place"): 3,
         ("follow", "there", "-o", "yaml"): 2,
         ("follow", url): 4,
         ("follow", "http://registry.example"): 2,

@@ -58,6 +58,37 @@ def test_what_the_set_lost_meanwhile_is_not_missed(offline: Any) -> None:
     assert names(offline) == ["alias/c"]
 
 
+@ENGINES
+def test_what_somebody_has_made_anew_stays(offline: Any) -> None:
+    offline("apply", "-f", "-", "--set", "one", stdin=alias("a", "b", "c"))
+    offline("delete", "alias", "a")
+    offline("set", "alias", "a", "command=by hand")
+    offline("apply", "-f", "-", "--set", "one", stdin=alias("c", "d"))  # the set is newer than it now
+    done = offline("apply", "-f", "-", "--set", "one", "--prune", stdin=alias("d"))
+    assert done.stderr == "2 deleted, 1 unchanged, revision 5\n"
+    assert names(offline) == ["alias/a", "alias/d"]
+    offline("delete", "alias", "d")
+    offline("set", "alias", "d", "command=by hand")
+    done = offline("apply", "-f", "-", "--set", "one", "--prune", stdin=alias("e"))
+    assert "warning: alias/default/d was made anew by uid:" in done.stderr
+    assert names(offline) == ["alias/a", "alias/d", "alias/e"]
+
+
+def test_what_the_set_itself_has_made_anew_is_its_own(offline: Any) -> None:
+    offline("apply", "-f", "-", "--set", "one", stdin=alias("a", "b"))
+    offline("delete", "alias", "a")
+    offline("apply", "-f", "-", "--set", "one", stdin=alias("a", "b"))
+    offline("apply", "-f", "-", "--set", "one", "--prune", stdin=alias("b"))
+    assert names(offline) == ["alias/b"]
+
+
+def test_what_was_there_before_the_set_is_said(offline: Any) -> None:
+    offline("set", "alias", "a", "command=x")
+    done = offline("apply", "-f", "-", "--set", "one", stdin=alias("a", "b"))
+    assert "warning: alias/default/a was there already, and is of the set one now" in done.stderr
+    assert offline("apply", "-f", "-", "--set", "one", stdin=alias("a", "b")).stderr.startswith("2 unchanged")
+
+
 def test_a_set_is_all_or_nothing_and_says_which_document(offline: Any) -> None:
     offline("apply", "-f", "-", "--set", "one", stdin=alias("a"))
     bad = alias("b") + '\n{"kind": "alias", "name": "c", "spec": {"command": 5}}'

@@ -101,7 +101,10 @@ def test_one_stage_becomes_the_next(bare: Any, ureg: Any) -> None:
 def test_each_stage_keeps_its_secrets(offline: Any) -> None:
     stages(offline)
     chosen = ("promote", "staging", "production", "--select", "kind=env_var,name=KEY", "--approved-by", "x")
-    assert "env_var/production/KEY" in offline(*chosen, code=6).stderr
+    assert "ureg set env_var KEY secret_value=- -n production" in offline(*chosen, code=3).stderr
+    others = offline("promote", "staging", "production", "--select", "kind=env_var", "--approved-by", "x", "--dry-run")
+    assert "left out: env_var KEY" in others.stderr
+    assert "env_var/production/URL created" in others.stdout
     offline("set", "env_var", "KEY", "secret_value=-", "-n", "production", stdin="its-own-canary")
     offline("set", "env_var", "KEY", "scope=session", "-n", "staging")
     offline(*chosen)
@@ -118,7 +121,9 @@ def test_what_cannot_be_promoted_is_said_in_one_line(offline: Any) -> None:
         ("system", "staging"): 2,
         ("staging", "prodution"): 3,
         ("nobody", "production"): 3,
-        ("nobody",): 2,
+        ("nobody",): 3,
+        ("../x", "production"): 6,
+        ("staging", ""): 6,
         ("production",): 2,
         ("A B", "production"): 6,
         ("staging", "\u202e"): 6,
