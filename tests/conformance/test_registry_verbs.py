@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from universal_registry.kernel.errors import Corrupt, Invalid, NotFound, PreconditionFailed, UsageError
+from universal_registry.kernel.errors import Corrupt, Invalid, NotFound, PreconditionFailed
 from universal_registry.kernel.ids import Key
 from universal_registry.log.change import Op
 from universal_registry.registry.check import check_registry
@@ -112,8 +112,9 @@ async def test_a_record_as_of_a_revision(service: RegistryService) -> None:
         6: "it was deleted in revision 6",
         7: "again",
     }
-    with pytest.raises(UsageError, match="newest is 7"):
+    with pytest.raises(NotFound) as to_come:
         await service.at(GS, 8)
+    assert to_come.value.hint == "the newest is 7"
 
 
 async def test_pages_are_of_one_state_and_of_all_namespaces(service: RegistryService) -> None:

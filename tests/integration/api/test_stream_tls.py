@@ -24,7 +24,7 @@ from websockets.exceptions import InvalidMessage
 
 from universal_registry.api.tls import Tls
 from universal_registry.client.stream import StreamClient
-from universal_registry.kernel.errors import Refused, SettingError
+from universal_registry.kernel.errors import SettingError, Untrusted
 from universal_registry.kernel.settings import Settings
 from universal_registry.kernel.world import SystemWorld
 from universal_registry.propagation.lanes.outcome import Failed
@@ -155,9 +155,9 @@ async def test_a_certificate_that_is_not_good_is_refused(
         outcome = await transport.send(sent)
         await transport.close()
         client = StreamClient([url.removesuffix("/v1/stream")], token=stack.token, tls=authority.trust())
-        with pytest.raises(Refused, match="the certificate of"):
+        with pytest.raises(Untrusted, match="the certificate of"):
             await client.push({"type": "put", "record": RECORD})
-        with pytest.raises(Refused, match="the certificate of"):
+        with pytest.raises(Untrusted, match="the certificate of"):
             await anext(client.stream())
         assert served.front.connections == set()
     assert isinstance(outcome, Failed)
