@@ -114,6 +114,14 @@ def test_registries_that_share_a_folder_leave_each_other_s_backups_alone(tmp_pat
     assert found.path == ours[1], "the newest of the other one is none of ours"
 
 
+def test_backups_of_a_time_to_come_do_not_push_out_the_one_just_made(tmp_path: Path) -> None:
+    ahead = [named(tmp_path, NOW + timedelta(days=n)) for n in (1, 2, 3)]
+    made, old = named(tmp_path, NOW), named(tmp_path, NOW - timedelta(days=1))
+    keep_newest(tmp_path, HISTORY, 1, NOW)
+    assert {each.path for each in kept_in(tmp_path)} == {*ahead, made}
+    assert not old.exists()
+
+
 def test_drafts_are_swept_when_they_are_ours_and_nobody_writes_them_any_more(tmp_path: Path) -> None:
     old, fresh = named(tmp_path, NOW, draft="aa"), named(tmp_path, NOW, draft="bb")
     theirs, somebody_s = named(tmp_path, NOW, "ba9876543210", draft="cc"), tmp_path / ".ureg-film.part"

@@ -11,7 +11,7 @@ from universal_registry.api.handlers_reverting import foretold_answer
 from universal_registry.api.http import Response
 from universal_registry.kernel.errors import PreconditionFailed
 from universal_registry.kernel.ids import Key
-from universal_registry.registry.apply_set import SETS, ApplySet, Planned, check_set_name, parse_set, plan
+from universal_registry.registry.apply_set import SETS, ApplySet, Planned, check_set_name, key_of, parse_set, plan
 from universal_registry.registry.drafts import Document
 from universal_registry.registry.operation import Delete
 from universal_registry.registry.rehearsal import rehearse
@@ -43,15 +43,15 @@ async def apply_as_set(context: Context, call: Call) -> Response:
 async def _planned(
     service: RegistryService, call: Call, name: str, documents: list[Document], keys: set[Key]
 ) -> Planned:
-    sets: dict[str, ApplySet] = {}
-    async for page in service.pages(SETS):
-        sets |= {found.name: found for found in map(parse_set, page.records)}
-    own = sets.pop(name, ApplySet(name=name))
+    record = await service.records.get(key_of(name))
+    own = parse_set(record) if record else ApplySet(name=name)
     there = {key: record for key in own.members | keys if (record := await service.records.get(key))}
-    prune = call.request.flag("prune")
-    if prune:
-        check_may_write(call.who, [Delete(key=key) for key in own.members.difference(keys)])
-    return plan(documents, keys, own, sets.values(), there, prune=prune)
+    if not call.request.flag("prune"):
+        return plan(documents, keys, own, (), there, prune=False)
+    check_may_write(call.who, [Delete(key=key) for key in own.members.difference(keys)])
+    found = [each async for page in service.pages(SETS) for each in page.records]
+    others = [parse_set(each) for each in found if each.key != key_of(name)]
+    return plan(documents, keys, own, others, there, prune=True)
 
 
 async def _done(context: Context, call: Call, planned: Planned, *, strict: bool) -> Response:

@@ -56,20 +56,21 @@ def newest(folder: Path, now: datetime, history: str | None = None) -> Kept | No
 
 def keep_newest(folder: Path, history: str, count: int, now: datetime) -> None:
     """Remove what is more than so many of one history, and its drafts that nobody writes any more. What is another
-    registry's, or was put there by somebody else, stays. Raises StorageUnavailable."""
+    registry's, or was put there by somebody else, stays; so does what is of a time to come, and it does not count: the
+    one just made would be the oldest beside it. Raises StorageUnavailable."""
     try:
         for draft in os.scandir(folder):
             mine = (match := _DRAFT.fullmatch(draft.name)) is not None and match[3] == history
             if mine and now.timestamp() - draft.stat().st_mtime > _ABANDONED:
                 os.unlink(draft.path)
-        for old in kept_in(folder, history)[:-count]:
+        for old in [each for each in kept_in(folder, history) if each.at <= now][:-count]:
             old.path.unlink(missing_ok=True)
     except OSError as error:
         raise refused(error, folder) from None
 
 
 def refused(error: OSError, path: Path) -> StorageUnavailable:
-    """What is said when a file or folder of backups cannot be used."""
+    """What is said when a file or folder that is written to cannot be used."""
     what = f"{path} cannot be written: {(error.strerror or str(error)).lower()}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageFull(what, hint="free some space")

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from universal_registry.care.kept import refused
 from universal_registry.cli import watching
 from universal_registry.cli.command import Example, command
 from universal_registry.cli.contexts import Context, one, read, registry_url
@@ -88,6 +89,9 @@ class _Place:
         self.cursor = cursor
 
     def keep(self, cursor: str) -> None:
-        """Everything up to the cursor has been written out: the next run goes on behind it. Raises OSError."""
-        with replaced_file(self._path, self._world.new_id(), mode=0o600) as file:
-            file.write(json.dumps({**self._of, "cursor": cursor}).encode() + b"\n")
+        """All up to the cursor has been written out: the next run goes on behind it. Raises StorageUnavailable."""
+        try:
+            with replaced_file(self._path, self._world.new_id(), mode=0o600) as file:
+                file.write(json.dumps({**self._of, "cursor": cursor}).encode() + b"\n")
+        except OSError as error:
+            raise refused(error, self._path) from None

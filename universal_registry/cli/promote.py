@@ -11,6 +11,7 @@ import click
 from universal_registry.cli.command import Example, command, result_option
 from universal_registry.cli.foretelling import EFFECTS, dry_run_option, foretell, operation
 from universal_registry.cli.output import Item, json_text, tell, write
+from universal_registry.cli.own_secrets import with_own_secrets
 from universal_registry.cli.records import fetch, key_text, kind_of
 from universal_registry.cli.session import Session, note, session, warn
 from universal_registry.kernel.errors import NotFound, Refused, UsageError
@@ -108,6 +109,8 @@ def _check_target(asked: Session, target: str, approved_by: str | None, *, dry_r
 
 def _chosen(asked: Session, source: str, selectors: tuple[str, ...]) -> list[Item]:
     """What is promoted. Raises NotFound when that is nothing."""
+    if any(term.startswith("namespace") for text in selectors for term in text.split(",")):
+        raise UsageError("--select names a namespace", hint=f"what is promoted is of namespace {source}")
     found = list(asked.items("/v1/-/records", {"namespace": source, "select": list(selectors)}))
     if any(term.startswith("kind=") for text in selectors for term in text.split(",")):
         chosen = found
@@ -131,21 +134,18 @@ def _operations(asked: Session, chosen: Iterable[Item], source: str, target: str
         if kind not in references:
             references[kind] = _references(kind_of(asked, kind))
         before = there.get((kind, item["name"]), {})
-        if not before and (secret := next((name for name, value in item["spec"].items() if _is_secret(value)), "")):
-            way = f"ureg set {kind} {shell_word(item['name'])} {secret}=- -n {target}"
-            note(f"left out: {kind} {item['name']}, whose {secret} is a secret that {target} has to have first: {way}")
+        lacking: list[str] = []
+        spec = with_own_secrets(item["spec"], before.get("spec"), lacking)
+        if lacking:
+            way = f"ureg set {kind} {shell_word(item['name'])} {lacking[0]}=- -n {target}"
+            note(f"left out: {kind} {item['name']}, whose secret {lacking[0]} is to be there first: {way}")
             continue
         document = {field: item[field] for field in _CONTENT if field in item}
         document |= {field: before[field] for field in _ITS_OWN if field in before}
         document["spec"] = {
-            name: target if name in references[kind] and value == source else value
-            for name, value in item["spec"].items()
+            name: target if name in references[kind] and value == source else value for name, value in spec.items()
         }
         yield operation("put", kind, item["name"], target, document, before["meta"]["revision"] if before else 0)
-
-
-def _is_secret(value: Any) -> bool:
-    return isinstance(value, Mapping) and "$secret" in value
 
 
 def _references(kind: Mapping[str, Any]) -> set[str]:

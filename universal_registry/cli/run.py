@@ -99,4 +99,6 @@ def _checked(name: str, value: Any) -> str:
     if not name or "=" in name:
         hint = "rename it in the environment's variables, or set exported=false on the env_var"
         raise Invalid(f"{name!r:.80} cannot be the name of a variable", hint=hint)
+    if isinstance(value, str) and "\0" in value:
+        raise Invalid(f"variable {name} holds a NUL character, which no program can be given")
     return value if isinstance(value, str) else json_text(value)

@@ -51,6 +51,11 @@ def check_set_name(name: str) -> str:
     return name
 
 
+def key_of(name: str) -> Key:
+    """The key of the record that a set is."""
+    return Key(KIND, SYSTEM_NAMESPACE, _PREFIX + name)
+
+
 def parse_set(record: Record) -> ApplySet:
     """The set that a record is. Raises Invalid for one that somebody has written otherwise."""
     body = record.spec.get("apply_set")
@@ -100,7 +105,7 @@ def plan(
     told = [f"{key} was there already, and is of the set {own.name} now" for key in taken]
     if not prune:
         return Planned([*documents, set_document(own, {*keys, *mine}, made)], tuple(told))
-    theirs = {key: other.name for other in others if other.name != own.name for key in other.members}
+    theirs = {key: other.name for other in others for key in other.members}
     deletes: list[Document] = [
         {"op": "delete", **key._asdict(), "meta": {"revision": there[key].revision}}
         for key in mine

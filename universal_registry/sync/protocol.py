@@ -64,8 +64,8 @@ class Hello(_Frame, tag="hello"):
 
 
 class Since(_Frame, tag="since"):
-    """Send me your feed behind `cursor` (of your `store`). `vv`: what I have seen. One answers at a time: an ack asks
-    for the next batch."""
+    """Send me your feed behind `cursor` (of your `store`). `vv`: what I have seen. Some batches are on their way
+    at once; each ack makes room for the next."""
 
     store: str
     cursor: int

@@ -179,6 +179,8 @@ class Session:
         made = []
         for frame in frames:
             if isinstance(frame, Since | Batch | Ack | StateOf):
+                if frame.vv and beyond(self._said, frame.vv):  # a standby that lagged has taken over, say
+                    return self._end(Bye(reason="this store has gone back: its vector is to be said anew"))
                 frame = replace(frame, vv=beyond(frame.vv, self._said))
             made.append(encode(frame))
         return made

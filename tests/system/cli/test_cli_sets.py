@@ -113,7 +113,9 @@ def test_a_set_that_somebody_has_written_otherwise_deletes_nothing(offline: Any)
     offline("set", "policy", "apply-set.one", "-n", "system", 'apply_set:={"members": ["nonsense"]}')
     done = offline("apply", "-f", "-", "--set", "one", "--prune", code=6, stdin=alias("b"))
     assert "ureg history policy apply-set.one -n system" in done.stderr
-    assert names(offline) == ["alias/a"]
+    offline("apply", "-f", "-", "--set", "two", stdin=alias("c"))  # which has nothing to do with it
+    offline("apply", "-f", "-", "--set", "two", "--prune", code=6, stdin=alias("d"))
+    assert names(offline) == ["alias/a", "alias/c"]
 
 
 def test_whoever_may_write_may_keep_a_set_but_touches_nothing_of_the_registry_itself(online: Any) -> None:

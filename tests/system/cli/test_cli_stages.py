@@ -113,6 +113,29 @@ def test_each_stage_keeps_its_secrets(offline: Any) -> None:
     assert found == "its-own-canary\n"
 
 
+def test_a_secret_within_a_record_is_the_stage_s_own(offline: Any) -> None:
+    stages(offline)
+    offline("set", "datastore", "main", "engine=postgresql", "host=db.staging", "-n", "staging")
+    offline(
+        "set", "datastore", "main", "engine=postgresql", "host=db", "password=-", "-n", "production", stdin="canary"
+    )
+    before = offline.json("get", "datastore", "main", "-n", "production")["spec"]["password"]
+    promote = ("promote", "staging", "production", "--select", "kind=datastore", "--approved-by", "x")
+    offline(*promote)
+    found = offline.json("get", "datastore", "main", "-n", "production")["spec"]
+    assert (found["host"], found["password"]) == ("db.staging", before)
+    offline("set", "datastore", "other", "engine=postgresql", "password=-", "-n", "staging", stdin="canary")
+    done = offline(*promote)
+    assert "ureg set datastore other password=- -n production" in done.stderr
+    offline("get", "datastore", "other", "-n", "production", code=3)
+
+
+def test_a_selector_reaches_no_other_namespace(offline: Any) -> None:
+    stages(offline)
+    offline("set", "alias", "other", "command=x", "-n", "third")
+    offline("promote", "staging", "production", "--select", "namespace=third", "--approved-by", "x", code=2)
+
+
 def test_what_cannot_be_promoted_is_said_in_one_line(offline: Any) -> None:
     stages(offline)
     for words, code in {
