@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from universal_registry.kernel.errors import (
@@ -84,6 +84,7 @@ def _is_bad(leaf: Any) -> bool:
 # --- the loader -----------------------------------------------------------------------------------------------------
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # by the clock, and the machine may be busy
 @given(values, st.booleans(), st.sampled_from([None, 1, "\t"]))
 def test_loader_reads_what_json_writes(value: Any, ascii_only: bool, indent: Any) -> None:
     text = json.dumps(value, ensure_ascii=ascii_only, indent=indent)

@@ -253,7 +253,7 @@ expect() {
 def test_names_are_completed_in_a_terminal(home: Home) -> None:
     script = f"""{TERMINAL}
 zpty -w shell 'autoload -Uz compinit; compinit -u -D'
-zpty -w shell 'source {ROOT}/universal_registry_integration.zsh; print REA''DY'
+zpty -w shell "source {ROOT}/universal_registry_integration.zsh; print REA''DY"
 expect READY && zpty -n -w shell $'registry_get glyph completed-na\t'
 expect 'completed-name-of-a-glyph' && print completed
 zpty -d shell
@@ -275,7 +275,7 @@ def test_a_block_is_pasted_into_a_terminal(home: Home, before: str, block: str, 
     script = f"""{TERMINAL}
 zpty -w shell 'cd {ROOT}; {before}'
 zpty -w shell "$(cat)"
-zpty -w shell 'print EN''D'
+zpty -w shell "print EN''D"
 expect END && print -r -- $all
 zpty -d shell
 """

@@ -67,7 +67,7 @@ def test_a_search_never_finds_a_secret_nor_what_stands_for_it(ureg: Any) -> None
 def test_bad_words_for_a_search(ureg: Any) -> None:
     ureg("search", code=2)
     assert "empty" in ureg("search", "a", "", code=2).stderr
-    assert "did you mean 'host'" in ureg("search", "a", "--kind", "hots", code=6).stderr
+    assert "did you mean 'host'" in ureg("search", "a", "--kind", "hots", code=3).stderr
     assert ureg("search", b"\xff").stdout == ""
 
 

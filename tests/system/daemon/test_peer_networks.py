@@ -110,7 +110,10 @@ def test_three_hosts_with_partitions_one_way_and_both(hosts: Hosts) -> None:
     one.set("gs", command="from one")
     two.set("gs", command="from two", shell="zsh")
     until(lambda: three.spec("gs") == {"command": "from two", "shell": "zsh"})
-    assert one.spec("gs") == {"command": "from one"}
+    assert two.spec("gs") == {"command": "from two", "shell": "zsh"}, (
+        "what the first says reaches nobody; it may still hear"
+    )
+    assert not two.conflicts()
     network.pull(3)
     network.mend(1)
     until(lambda: one.conflicts() and two.conflicts(), "the first two agree without the third")
