@@ -28,7 +28,7 @@ from universal_registry.propagation.routing.plan import Event, event_of
 from universal_registry.propagation.routing.route import KIND as ROUTE_KIND
 from universal_registry.propagation.routing.route import Route
 from universal_registry.propagation.routing.session_gate import Gate
-from universal_registry.propagation.views.carried import carried_by_others
+from universal_registry.propagation.views.carried import Carried
 from universal_registry.propagation.views.inventory import Inventory
 from universal_registry.propagation.views.plain import delivery_view, moment_text
 from universal_registry.registry.service import RegistryService
@@ -46,10 +46,11 @@ async def all_sessions(service: RegistryService, store: Store, inventory: Invent
     """Each session without its deliveries, standing ones first; of those that have ended, the one-shot ones."""
     gate = await gate_of(service)
     head = (await service.log.head()).revision
+    carried = Carried(service, store, inventory)
     found = []
     for route in inventory.table.routes:
         rows = await store.deliveries(session_id=route.uid, states=_SHOWN, limit=_ROWS)
-        others = await carried_by_others(service, store, inventory, route)
+        others = await carried.by_others(route)
         found.append(_standing(inventory, route, head, rows, others, gate))
     for session in await store.sessions():
         if not session.standing:
@@ -64,7 +65,7 @@ async def one_session(service: RegistryService, store: Store, inventory: Invento
     gate = await gate_of(service, session_id)
     route = inventory.table.by_uid.get(session_id)
     if route is not None:
-        others = await carried_by_others(service, store, inventory, route)
+        others = await Carried(service, store, inventory).by_others(route)
         found = _standing(inventory, route, (await service.log.head()).revision, rows, others, gate)
         rows = [*rows, *(row for carried in others.values() for row in carried)]
     else:
