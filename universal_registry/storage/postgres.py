@@ -17,6 +17,7 @@ from universal_registry.kernel.settings import PostgresSettings
 from universal_registry.kernel.world import World
 from universal_registry.storage.fair_pool import FairPool
 from universal_registry.storage.postgres_errors import NO_CONNECTION, TRIED_AGAIN, lost, translate, translated
+from universal_registry.storage.threads import to_the_end
 
 PATIENCE = 5.0
 """Seconds for which a statement waits for a server that has just gone; one that is gone for longer is said at once."""
@@ -240,7 +241,7 @@ class PgDatabase:
 
     async def _committed(self, transaction: Any, *, in_doubt: bool) -> None:
         try:
-            await to_the_end(transaction.commit())
+            await to_the_end(asyncio.get_running_loop().create_task(transaction.commit()))
         except (asyncpg.PostgresError, *NO_CONNECTION) as error:
             known = translate(error, self.place)
             if in_doubt and lost(error):
@@ -253,7 +254,7 @@ class PgDatabase:
         """Undo. A connection that is gone has taken its transaction along; one that does not answer is ended."""
         try:
             if not connection.is_closed():
-                await to_the_end(transaction.rollback())
+                await to_the_end(asyncio.get_running_loop().create_task(transaction.rollback()))
         except (asyncpg.PostgresError, *NO_CONNECTION):
             _end(connection)
 
@@ -347,21 +348,3 @@ class Listening:
     def close(self) -> None:
         """Hear no more."""
         self._connection.terminate()
-
-
-async def to_the_end(work: Awaitable[Any]) -> None:
-    """Wait for a COMMIT or ROLLBACK, whoever cancels meanwhile: its connection must not be touched before it ended."""
-    task = asyncio.get_running_loop().create_task(_run(work))
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled from task.exception()
-    task.result()
-
-
-async def _run(work: Awaitable[Any]) -> None:
-    await work

@@ -1,4 +1,4 @@
-"""Work in a thread that is over before anybody goes on, whoever cancels meanwhile."""
+"""Work that is over before anybody goes on, whoever cancels meanwhile: in a thread, or of a server."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ Result = TypeVar("Result")
 
 
 async def to_the_end(work: asyncio.Future[Result]) -> Result:
-    """Wait for what a thread does, whoever cancels meanwhile: what it works with must not be touched before it has
-    ended."""
+    """Wait for it, whoever cancels meanwhile: what it works with must not be touched before it has ended."""
     cancelled: asyncio.CancelledError | None = None
     while not work.done():
         try:
