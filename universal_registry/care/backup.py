@@ -11,13 +11,13 @@ import msgspec
 from universal_registry import __version__
 from universal_registry.care.archive import ArchiveReader, ArchiveWriter, Header, opened
 from universal_registry.care.engines import source_of
-from universal_registry.care.kept import name_of, refused
+from universal_registry.care.kept import name_of
 from universal_registry.kernel.errors import Conflict
 from universal_registry.kernel.settings import Settings
 from universal_registry.kernel.world import World
 from universal_registry.security.keyring import Keyring
 from universal_registry.storage.copying import Batch, Source, Summary, Tables, compare
-from universal_registry.storage.durable import new_file
+from universal_registry.storage.durable import new_file, unwritable
 from universal_registry.storage.threads import in_thread
 
 
@@ -55,7 +55,7 @@ async def make_backup(settings: Settings, ring: Keyring, world: World, where: Pa
         except FileExistsError:
             raise _there(path) from None
         except OSError as error:
-            raise refused(error, path) from None
+            raise unwritable(error, path) from None
     return Made(path=path, header=found.header, tables=found.tables, bytes=found.bytes)
 
 

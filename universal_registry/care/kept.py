@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from universal_registry.kernel.errors import ReadOnlyStore, StorageFull, StorageUnavailable
 from universal_registry.storage.copying import Point
-from universal_registry.storage.durable import UNFINISHED
+from universal_registry.storage.durable import UNFINISHED, unwritable
 
 SUFFIX = ".backup"
 _STAMP = "%Y%m%dT%H%M%SZ"
@@ -42,7 +40,7 @@ def kept_in(folder: Path, history: str | None = None) -> list[Kept]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise refused(error, folder) from None
+        raise unwritable(error, folder) from None
     found = ((match, folder / name) for name in names if (match := _NAME.fullmatch(name)))
     kept = [Kept(at, int(match[2]), match[3], path) for match, path in found if (at := _moment(match[1]))]
     return sorted(each for each in kept if history in (None, each.history))
@@ -66,15 +64,7 @@ def keep_newest(folder: Path, history: str, count: int, now: datetime) -> None:
         for old in [each for each in kept_in(folder, history) if each.at <= now][:-count]:
             old.path.unlink(missing_ok=True)
     except OSError as error:
-        raise refused(error, folder) from None
-
-
-def refused(error: OSError, path: Path) -> StorageUnavailable:
-    """What is said when a file or folder that is written to cannot be used."""
-    what = f"{path} cannot be written: {(error.strerror or str(error)).lower()}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageFull(what, hint="free some space")
-    return ReadOnlyStore(what, hint="check the folder's owner and mode")
+        raise unwritable(error, folder) from None
 
 
 def _moment(stamp: str) -> datetime | None:

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from universal_registry.care.backup import Made, make_backup
-from universal_registry.care.kept import keep_newest, newest, refused
+from universal_registry.care.kept import keep_newest, newest
 from universal_registry.kernel.errors import RegistryError, StorageUnavailable
 from universal_registry.kernel.settings import Settings
 from universal_registry.kernel.world import World
 from universal_registry.security.keyring import Keyring
+from universal_registry.storage.durable import unwritable
 
 _LOOK_SECONDS = 60.0
 _LONG = timedelta(hours=6)
@@ -88,7 +89,7 @@ class Schedule:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise refused(error, folder) from None
+            raise unwritable(error, folder) from None
         made = await make_backup(self.settings, self._keyring(), self._world, folder)
         keep_newest(folder, self._history, self.settings.backup_keep, self._world.now())
         return made

@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from universal_registry.care.kept import refused
 from universal_registry.cli import watching
 from universal_registry.cli.command import Example, command
 from universal_registry.cli.contexts import Context, one, read, registry_url
@@ -17,7 +16,7 @@ from universal_registry.cli.reading import read_file
 from universal_registry.client.watch import WatchClient
 from universal_registry.kernel.errors import Conflict, Invalid, NotFound, UsageError
 from universal_registry.kernel.world import SystemWorld
-from universal_registry.storage.durable import replaced_file
+from universal_registry.storage.durable import replaced_file, unwritable
 
 
 @command(
@@ -94,4 +93,4 @@ class _Place:
             with replaced_file(self._path, self._world.new_id(), mode=0o600) as file:
                 file.write(json.dumps({**self._of, "cursor": cursor}).encode() + b"\n")
         except OSError as error:
-            raise refused(error, self._path) from None
+            raise unwritable(error, self._path) from None

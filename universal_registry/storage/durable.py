@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from universal_registry.kernel.errors import ReadOnlyStore, StorageFull, StorageUnavailable
+
 UNFINISHED = ".part"
 """How the draft of a file ends, which is `.NAME.UNIQUE.part` beside it: a kill may leave one."""
 
@@ -42,6 +44,14 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def unwritable(error: OSError, path: Path) -> StorageUnavailable:
+    """What is said when a file or folder that people have named cannot be written."""
+    what = f"{path} cannot be written: {(error.strerror or str(error)).lower()}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageFull(what, hint="free some space")
+    return ReadOnlyStore(what, hint="check the folder's owner and mode")
 
 
 @contextlib.contextmanager
