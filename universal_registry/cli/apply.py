@@ -51,8 +51,8 @@ def apply(
     """Create or replace records from files: all of them, as one revision, or none.
 
     YAML, JSON and NDJSON, with any number of documents, up to 10,000 in all. `meta.revision` in a document makes it
-    apply to that revision only. Above 20 records only their numbers are told. With --prune nothing is deleted that
-    another set has made too.
+    apply to that revision only. Above 20 records only their numbers are told. A set counts as one of the 10,000, and
+    so does each record that --prune deletes; nothing is deleted that another set has made too.
     """
     path = _path(set_name, prune=prune)
     placed = gather(files)
