@@ -16,14 +16,12 @@ def with_own_secrets(spec: Item, own: Item | None, lacking: list[str]) -> Item:
 
 
 def _merged(value: Any, own: Any, path: str, lacking: list[str]) -> Any:
-    if _is_secret(own):
-        return own
-    if isinstance(value, list) and _secrets_of(value) is not None and isinstance(own, list):
-        return own  # entries have no names to tell them by
-    if _is_secret(value) or (isinstance(value, list) and _secrets_of(value) is not None):
-        lacking.append(path)
-        return value
-    if not isinstance(value, Mapping):
+    parts = isinstance(value, Mapping) and not _is_secret(value)
+    if _is_secret(own) or (not parts and _secrets_of(own) is not None):
+        return own  # entries of a list have no names to tell them by, so one that holds a secret stays whole
+    if not parts:
+        if _secrets_of(value) is not None:
+            lacking.append(path)
         return value
     there = own if isinstance(own, Mapping) else {}
     made = {}
