@@ -21,7 +21,7 @@ demo: .venv/.ready-runtime $(CATALOGUE).json ## See it work: this machine's reco
 
 .PHONY: test
 test: setup ## Run every test that this machine can run
-	@$(PYTHON) -m pytest -n auto
+	@$(PYTHON) -m pytest -n auto --dist worksteal  # else one worker ends long before the other
 
 .PHONY: test-fast
 test-fast: setup ## Run the tests of the pure parts, for the inner loop
