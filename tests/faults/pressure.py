@@ -49,6 +49,8 @@ SETTINGS = {
     "REGISTRY_RETRY_MAX_DELAY_SECONDS": "0.3",
     "REGISTRY_RETRY_MAX_RETRIES": "100",
     "REGISTRY_RETRY_CIRCUIT_BREAKER_TIMEOUT_SECONDS": "0.2",
+    # A receiver that refuses three in ten spends its budget sooner or later; each retry then waits for this.
+    "REGISTRY_RETRY_BUDGET_REFILL_SECONDS": "0.05",
 }
 
 
