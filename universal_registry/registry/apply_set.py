@@ -106,11 +106,7 @@ def plan(
     if not prune:
         return Planned([*documents, set_document(own, {*keys, *mine}, made)], tuple(told))
     theirs = {key: other.name for other in others for key in other.members}
-    deletes: list[Document] = [
-        {"op": "delete", **key._asdict(), "meta": {"revision": there[key].revision}}
-        for key in mine
-        if key not in theirs
-    ]
+    deletes = [_delete(there[key]) for key in mine if key not in theirs]
     told += [f"{key} is of the set {theirs[key]} too, and stays" for key in mine if key in theirs]
     told += [f"{key} was made anew by {there[key].created_by}, and stays" for key in left if key not in mine]
     return Planned([*documents, *deletes, set_document(own, keys, made)], tuple(told))
