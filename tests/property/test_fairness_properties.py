@@ -64,20 +64,20 @@ def test_a_clock_that_steps_makes_nothing_out_of_nothing(rate: float, tokens: fl
 
 # --- the budget of retries --------------------------------------------------------------------------------------------
 
-outcomes = st.lists(st.tuples(st.booleans(), st.floats(0, 30)), max_size=80)
+outcomes = st.lists(st.tuples(st.booleans(), st.booleans(), st.floats(0, 30)), max_size=80)
 
 
 @given(outcomes, st.floats(1, 20), st.floats(0.1, 60))
 def test_failed_retries_never_cost_more_than_the_budget_and_what_came_back(
-    history: list[tuple[bool, float]], most: float, refill: float
+    history: list[tuple[bool, bool, float]], most: float, refill: float
 ) -> None:
     retry = RetrySettings(budget=most, budget_refill_seconds=refill)
     guard, now, spent, back = Guard(), START, 0, 0.0
-    for success, gap in history:
+    for success, retried, gap in history:
         now += timedelta(seconds=gap)
         back += gap / refill
         if success:
-            guard, back = budget.rewarded(guard, retry, now), back + 0.1
+            guard, back = budget.rewarded(guard, retry, now, retried=retried), back + (1.0 if retried else 0.1)
         elif budget.may_retry(guard, retry, now):
             guard, spent = budget.charged(guard, retry, now), spent + 1
         assert spent <= most + back + 1e-6
@@ -92,6 +92,19 @@ def test_a_target_with_little_traffic_is_still_retried(most: float, refill: floa
     due = budget.retry_at(guard, retry, START)
     assert due - START <= timedelta(seconds=refill + 0.001)
     assert budget.may_retry(guard, retry, due + timedelta(microseconds=1))
+
+
+@given(st.floats(1, 20), st.floats(0.1, 60), st.integers(0, 40), st.floats(0, 30))
+def test_what_is_said_of_the_budget_is_what_is_done(most: float, refill: float, failures: int, gap: float) -> None:
+    retry = RetrySettings(budget=most, budget_refill_seconds=refill)
+    guard = Guard()
+    for _ in range(failures):
+        guard = budget.charged(guard, retry, START)
+    now = START + timedelta(seconds=gap)
+    may = budget.retries(guard, retry, now)
+    assert [budget.may_retry(guard, retry, now, under_way) for under_way in range(may + 1)] == [True] * may + [False]
+    assert bool(budget.used_up(guard, retry, now)) == (may == 0)
+    assert budget.retry_at(guard, retry, now) == now if may else budget.retry_at(guard, retry, now) >= now
 
 
 # --- slots ------------------------------------------------------------------------------------------------------------

@@ -204,6 +204,7 @@ def test_the_budget_pays_for_failed_retries_only() -> None:
     retried = after(failed(), delivery=replace(DELIVERY, attempts=1)).lane
     assert retried.guard.budget == Bucket(9.0, NOW)
     assert after(OK, retried).lane.guard.budget == Bucket(9.1, NOW)
+    assert after(OK, retried, replace(DELIVERY, attempts=1)).lane.guard.budget is None, "a retry that succeeds gives 1"
     assert after(OK, LANE).lane.guard.budget is None
 
 

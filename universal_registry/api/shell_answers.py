@@ -51,7 +51,7 @@ TABLES: Mapping[str, tuple[Path, ...]] = {
     "/v1/-/classes": ("name", "kind", "parent", "doc"),
     "/v1/-/streams": ("stream", "protocol", "open", "in.messages", "out.messages", "in.bytes", "out.bytes"),
     "/v1/-/targets": (
-        _target, "state", "lane.breaker", "lane.queued", "lane.dead", "drift.unread", "lane.delivered", "url",
+        _target, "state", "lane.breaker", "lane.queued", "lane.dead", "drift.unread_lines", "lane.delivered", "url",
         _trouble,
     ),
     "/v1/-/routes": ("route", "source", "mode", "targets"),

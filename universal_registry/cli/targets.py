@@ -14,7 +14,7 @@ TARGET_COLUMNS = (
     Column("BREAKER", "lane.breaker"),
     Column("QUEUED", "lane.queued"),
     Column("DEAD", "lane.dead"),
-    Column("UNREAD", "drift.unread"),
+    Column("UNREAD", "drift.unread_lines"),
     Column("DELIVERED", "lane.delivered"),
     Column("URL", "url"),
     Column("REASON", lambda item: item["reason"] or (item["lane"] or {}).get("last_error"), long=True),

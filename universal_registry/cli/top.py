@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import select
-import signal
-import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import click
 
 from universal_registry.cli.command import Example, command
-from universal_registry.cli.grid import cell, cut, escaped, table, terminal_width
+from universal_registry.cli.grid import cell, escaped, table, terminal_width
 from universal_registry.cli.output import write
+from universal_registry.cli.screen import draw, is_left, on_terminal, screen
 from universal_registry.cli.session import session
 from universal_registry.cli.targets import target_name
 from universal_registry.kernel.world import SystemWorld
+from universal_registry.propagation.routing.unread import counted
 
 _TITLES = ("TARGET", "STATE", "BREAKER", "QUEUED", "UNREAD", "DEAD", "DELIVERED", "PER S", "REASON")
 _COUNTED = ("delivered", "retried", "failed")
@@ -43,12 +39,12 @@ def top(once: bool, every: float) -> None:
 
     Ends with `q` or Ctrl-C; any other key looks at once. For programs there is `ureg status -o json`.
     """
-    if once or not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if once or not on_terminal():
         for line in frame(_look(), None):
             write(line)
         return
     try:
-        with _screen():
+        with screen():
             _go_on(every)
     except KeyboardInterrupt:
         return
@@ -58,10 +54,9 @@ def _go_on(every: float) -> None:
     before = None
     while True:
         now = _look()
-        _draw(frame(now, before))
+        draw(frame(now, before))
         before = now
-        pressed = select.select([sys.stdin], [], [], every)[0]
-        if pressed and os.read(sys.stdin.fileno(), 1) in (b"q", b"Q", b""):
+        if is_left(every):
             return
 
 
@@ -80,10 +75,11 @@ def frame(now: Look, before: Look | None) -> list[str]:
     counters += [f"{name} {status['counters'][name]}{_rate(now, before, 'counters', name)}" for name in _COUNTED]
     states = Counter(each["state"] for each in now.sessions)
     sessions = ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in sorted(states.items())) or "none"
+    unread = counted(status["unread_lines"])
     lines = [
         f"{status['store']}, {status['records']} records{daemon}",
         "   ".join(counters),
-        f"queue {status['health']['queue_depth']}   given up {status['dead']}   unread {status['unread']}",
+        "   ".join((f"queue {status['health']['queue_depth']}", f"given up {status['dead']}", f"unread {unread}")),
         f"sessions: {sessions}",
         *(f"warning: {each}" for each in status["warnings"]),
     ]
@@ -98,8 +94,8 @@ def frame(now: Look, before: Look | None) -> list[str]:
 
 def _behind(target: dict[str, Any]) -> tuple[int, str]:
     """Sorts by what a target still has to get, most first."""
-    lane = target["lane"] or {}
-    return -(lane.get("queued", 0) + lane.get("dead", 0) + (target["drift"] or {}).get("unread", 0)), target["target"]
+    lane, drift = target["lane"] or {}, target["drift"] or {}
+    return -(lane.get("queued", 0) + lane.get("dead", 0) + drift.get("unread_lines", 0)), target["target"]
 
 
 def _row(target: dict[str, Any], earlier: dict[str, Any] | None, seconds: float) -> list[str]:
@@ -107,7 +103,7 @@ def _row(target: dict[str, Any], earlier: dict[str, Any] | None, seconds: float)
     was = (earlier or {}).get("lane") or {}
     done = lane.get("delivered", 0)
     rate = f"{max(0, done - was.get('delivered', 0)) / seconds:.1f}" if earlier and seconds else None
-    figures = (lane.get("queued"), drift.get("unread"), lane.get("dead"), done, rate)
+    figures = (lane.get("queued"), drift.get("unread_lines"), lane.get("dead"), done, rate)
     return [
         cell(target_name(target)),
         cell(target["state"]),
@@ -126,35 +122,3 @@ def _rate(now: Look, before: Look | None, *path: str) -> str:
     for step in path:
         new, old = new[step], old[step]
     return f" (+{max(0, new - old) / (now.at - before.at):.1f}/s)"
-
-
-def _draw(lines: list[str]) -> None:
-    """Over what was drawn before; what does not fit the screen is counted."""
-    width, height = os.get_terminal_size(sys.stdout.fileno())
-    width, most = (width or 80), max(2, (height or 24) - 1)
-    if len(lines) > most:
-        lines = [*lines[: most - 1], f"and {len(lines) - most + 1} more lines"]
-    sys.stdout.write("\x1b[H" + "".join(f"{cut(line, width - 1)}\x1b[K\r\n" for line in lines) + "\x1b[J")
-    sys.stdout.flush()
-
-
-@contextmanager
-def _screen() -> Iterator[None]:
-    """A screen of its own, on which keys are read as they are pressed; afterwards the terminal is as it was."""
-    import termios
-    import tty
-
-    def end(_number: int, _frame: object) -> NoReturn:
-        raise KeyboardInterrupt
-
-    keyboard = sys.stdin.fileno()
-    was, ended = termios.tcgetattr(keyboard), signal.signal(signal.SIGTERM, end)
-    try:
-        tty.setcbreak(keyboard)
-        sys.stdout.write("\x1b[?1049h\x1b[?25l")
-        yield
-    finally:
-        sys.stdout.write("\x1b[?25h\x1b[?1049l")
-        sys.stdout.flush()
-        termios.tcsetattr(keyboard, termios.TCSADRAIN, was)
-        signal.signal(signal.SIGTERM, ended)

@@ -49,7 +49,7 @@ class RetrySettings:
     )
     budget: float = _setting(
         10.0,
-        "Failed retries that a target may cost in a row; a success gives back 0.1.",
+        "Failed retries that a target may cost in a row; one that succeeds gives back 1, any other success 0.1.",
         low=1,
         high=1000000,
     )

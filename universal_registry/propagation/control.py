@@ -71,7 +71,7 @@ class PropagationControl:
         self._settings = settings
 
     async def _inventory(self) -> Inventory:
-        return await take_inventory(self._service, self._lanes, self._engine, self.counterparts)
+        return await take_inventory(self._service, self._lanes, self._engine, self.counterparts, self._settings.retry)
 
     # --- targets and routes --------------------------------------------------------------------------------------
 
@@ -339,7 +339,8 @@ class PropagationControl:
         states: Collection[str] = (),
         limit: int = MOST_DELIVERIES,
     ) -> list[dict[str, Any]]:
-        """Deliveries that are open or dead, filtered, at most `limit` of them (delivered ones have no row)."""
+        """Deliveries that are open or dead, filtered, at most `limit` of them (delivered ones have no row). Raises NotFound
+        for a target or a session that there is not."""
         inventory = await self._inventory()
         lane_id = None
         if target is not None:
@@ -350,6 +351,8 @@ class PropagationControl:
         rows = await self._lanes.deliveries(
             lane_id=lane_id, key=key, session_id=session, states=states, limit=min(max(limit, 1), MOST_DELIVERIES)
         )
+        if session is not None and not rows:
+            await self.session(session)
         return [delivery_view(inventory, row) for row in rows]
 
     async def attempts(self, delivery_id: str) -> list[dict[str, Any]]:

@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from universal_registry.cli.output import Shape, table_lines
+from universal_registry.cli.targets import TARGET_COLUMNS, target_name
+from universal_registry.cli.top import Look, frame
 from universal_registry.observe.denials import Denials
 from universal_registry.observe.figures import FiguresReader
 from universal_registry.observe.health import Health
@@ -59,6 +62,27 @@ async def numbers(stage: Stage, engine: Any) -> dict[str, Any]:
         "lag": lag.lag_revisions,
         "age": lag.lag_seconds,
     }
+
+
+async def shown_unread(stage: Stage) -> tuple[int, int, str]:
+    """Under UNREAD in `ureg target ls`, in `ureg top`, and in its first lines."""
+    control = PropagationControl(stage.service, stage.lanes, {}, NoEngine(), stage.world, stage.settings)
+    status = await control.status()
+    titles, row = (line.split() for line in table_lines(status["targets"], Shape("none", TARGET_COLUMNS, target_name)))
+    lines = frame(Look(0.0, False, status, []), None)
+    top = dict(zip(lines[-2].split(), lines[-1].split(), strict=False))
+    queue = next(line for line in lines if line.startswith("queue "))
+    return int(row[titles.index("UNREAD")]), int(top["UNREAD"]), queue.split("unread ")[1]
+
+
+async def test_tables_count_the_lines_and_not_the_revisions(stage: Stage) -> None:
+    await stage.target("one")
+    await stage.route("r", "one")
+    await stage.settle()
+    await stage.wait(10)
+    assert await shown_unread(stage) == (0, 0, "0 lines")
+    await stage.aliases(44)
+    assert await shown_unread(stage) == (44, 44, "44 lines"), "one revision has them all"
 
 
 @pytest.mark.parametrize("daemon", [True, False])

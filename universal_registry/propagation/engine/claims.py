@@ -13,7 +13,7 @@ from universal_registry.propagation.engine.outbox import Outbox
 from universal_registry.propagation.engine.window import LaneRun
 from universal_registry.propagation.lanes.breaker import may_send, probe_due
 from universal_registry.propagation.lanes.lane import LIVE_STATES, Delivery, DeliveryState, Keep, Order
-from universal_registry.propagation.lanes.retry_budget import may_retry
+from universal_registry.propagation.lanes.retry_budget import retries
 from universal_registry.propagation.ports import LaneQueries, LaneStore
 from universal_registry.propagation.routing.session_gate import Gate
 from universal_registry.propagation.routing.target_traffic import Revisions
@@ -48,16 +48,29 @@ class Claims:
             return
         time_is_up = self.next_due is not None and self.next_due <= now
         for run in runs:
-            if run.handed_over:
-                self._give_back(run)
-            elif run.rows and not run.claiming and not run.target.held:
+            self._give_back(run, now)
+            if not run.handed_over and run.rows and not run.claiming and not run.target.held:
                 await self._look(run, now, time_is_up)
         self.next_due = await self._store.next_due()
 
-    def _give_back(self, run: LaneRun) -> None:
-        if rows := run.give_back():
+    def _give_back(self, run: LaneRun, now: datetime) -> None:
+        """What was claimed and cannot be begun now is not under way, and whoever looks is not to be told so."""
+        if rows := run.give_back(self._not_to_begin(run, now)):
             self.outbox.rows(rows)
             self.outbox.lane(run.lane)
+
+    def _not_to_begin(self, run: LaneRun, now: datetime) -> list[Delivery]:
+        if run.handed_over or run.closed(now):
+            return list(run.due)
+        if may_send(run.lane, now):
+            return list(run.due)[1:]  # a probe is due
+        retried = [row for row in run.due if row.attempts]
+        return retried[max(0, len(retried) + self._retries_left(run, now)) :] if retried else []
+
+    def _retries_left(self, run: LaneRun, now: datetime) -> int:
+        """How many rows more that have failed before the lane's budget lets be claimed; below 0: too many are."""
+        claimed = sum(row.attempts > 0 for row in run.claimed.values())
+        return retries(run.lane.guard, self._dispatcher.settings.retry, now) - claimed
 
     async def _look(self, run: LaneRun, now: datetime, time_is_up: bool) -> None:
         probing = probe_due(run.lane, now)
@@ -81,8 +94,8 @@ class Claims:
         if version != run.row_version:
             run.rows_changed = True  # something happened while the store answered: ask again
             return
-        if not probing and not may_retry(run.lane.guard, self._dispatcher.settings.retry, now):
-            rows = self._first_tries(run, rows)
+        if not probing:
+            rows = self._affordable(run, rows, self._retries_left(run, now))
         self._claim(run, [row for row in rows if self._is_free(run, row)], now)
 
     async def _due(self, run: LaneRun, now: datetime, room: int) -> Sequence[Delivery]:
@@ -94,11 +107,15 @@ class Claims:
         """Whether the store has yet to hear what became of the row."""
         return run.has_in_hand(delivery_id) or self.outbox.knows(delivery_id)
 
-    def _first_tries(self, run: LaneRun, rows: Sequence[Delivery]) -> list[Delivery]:
-        """What has failed before waits, unclaimed, until the budget allows it."""
-        first = [row for row in rows if not row.attempts]
-        run.rows_changed = run.rows_changed or len(first) < len(rows)
-        return first
+    def _affordable(self, run: LaneRun, rows: Sequence[Delivery], most: int) -> Sequence[Delivery]:
+        """What has failed before waits, unclaimed, until the budget allows it: `most` of it may go now, and first what
+        was tried least, so that nothing is given up for the others."""
+        retried = [row for row in rows if row.attempts]
+        if len(retried) <= most:
+            return rows
+        run.rows_changed = True
+        chosen = sorted(retried, key=lambda row: row.attempts)[: max(0, most)]
+        return [row for row in rows if not row.attempts or row in chosen]
 
     def _is_free(self, run: LaneRun, row: Delivery) -> bool:
         """Whether nothing that happened since the store last heard of the record keeps its row back."""
@@ -115,7 +132,8 @@ class Claims:
                 run.restate(now_so)
         if claimed := run.claim([row for row, now_so in judged if now_so is row], self._dispatcher.limit(run)):
             self.outbox.rows(
-                replace(row, state=DeliveryState.SENDING, reason="under way", updated_at=now) for row in claimed
+                replace(row, state=DeliveryState.SENDING, reason="under way, or next in turn", updated_at=now)
+                for row in claimed
             )
             self.outbox.lane(run.lane)
 

@@ -7,7 +7,7 @@ delivered or stands in a row; `commit_point` is the one place that decides this.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from itertools import takewhile
 
@@ -220,11 +220,10 @@ class LaneRun:
                 self.claimed[row.delivery_id] = row
         return self.claiming
 
-    def give_back(self) -> list[Delivery]:
-        """What was claimed and has not been begun, as it was; whoever asks stores it."""
-        rows = list(self.due)
-        self.due.clear()
+    def give_back(self, rows: Sequence[Delivery]) -> Sequence[Delivery]:
+        """These were claimed and have not been begun: as they were; whoever asks stores them."""
         for row in rows:
+            self.due.remove(row)
             del self.claimed[row.delivery_id]
         self.rows_changed = self.rows_changed or bool(rows)
         return rows

@@ -62,7 +62,7 @@ def settle(
     """
     match outcome:
         case Accepted():
-            return _accepted(lane, terms, now, probe)
+            return _accepted(lane, delivery, terms, now, probe)
         case Rejected():
             return _rejected(lane, delivery, outcome, terms, now, chance, probe)
         case Failed():
@@ -100,9 +100,9 @@ def news(before: Lane, settled: Settled) -> list[tuple[str, dict[str, object]]]:
 # --- taken ----------------------------------------------------------------------------------------------------------
 
 
-def _accepted(lane: Lane, terms: Terms, now: datetime, probe: bool) -> Settled:
+def _accepted(lane: Lane, delivery: Delivery, terms: Terms, now: datetime, probe: bool) -> Settled:
     lane = breaker.succeeded(lane, probe=probe, most=terms.in_flight)
-    guard = budget.rewarded(lane.guard, terms.retry, now)
+    guard = budget.rewarded(lane.guard, terms.retry, now, retried=delivery.attempts > 0)
     if guard.failing_since is not None:
         guard = replace(guard, failing_since=None, lost=0, noticed_at=None)
     lane = replace(lane, delivered=lane.delivered + 1, last_success_at=now, last_error="", guard=guard)

@@ -38,6 +38,11 @@ def changed(bucket: Bucket | None, flow: Flow, now: datetime, by: float) -> Buck
     return Bucket(tokens, now) if tokens < flow.most else None
 
 
+def whole(bucket: Bucket | None, flow: Flow, now: datetime) -> int:
+    """How many whole tokens are in it."""
+    return int(level(bucket, flow, now) + _ROUNDING)
+
+
 def has_enough(bucket: Bucket | None, flow: Flow, now: datetime, wanted: float = ENOUGH) -> bool:
     """Whether so much is in it."""
     return level(bucket, flow, now) >= wanted - _ROUNDING

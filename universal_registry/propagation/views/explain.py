@@ -12,7 +12,7 @@ from universal_registry.propagation.lanes.lane import LIVE_STATES, Attempt, Deli
 from universal_registry.propagation.routing.modes import SHAPES
 from universal_registry.propagation.routing.route import Route
 from universal_registry.propagation.views.inventory import Inventory
-from universal_registry.propagation.views.plain import attempt_view, delivery_view, moment_text
+from universal_registry.propagation.views.plain import attempt_view, budget_view, delivery_view, moment_text
 from universal_registry.registry.record import Record
 from universal_registry.registry.selector import Selector
 
@@ -140,6 +140,7 @@ def explain_delivery(
         "scheduled": _scheduled(row, route),
         "why": _why(inventory, row, address, before),
         "breaker": None if lane is None else {**_breaker(lane), "says": may_send(lane, inventory.now)},
+        "retry_budget": None if lane is None else budget_view(inventory, lane),
         "last": attempt_view(last) if last else None,
     }
 
@@ -169,10 +170,12 @@ def _why(inventory: Inventory, row: Delivery, address: str | None, before: Seque
     earlier = [each for each in before if each.position < row.position and each.state in LIVE_STATES]
     if earlier:
         why.append(f"it waits behind revision {earlier[0].revision} of the same record ({earlier[0].delivery_id})")
+    if row.attempts and address is not None and (slowed := inventory.slowed(address)):
+        why.append(f"the target: {slowed}")
     if row.state is DeliveryState.WAITING and row.next_at is not None:
         why.append(f"attempt {row.attempts + 1} is due {_when(row.next_at, inventory.now)}, after: {row.reason}")
     elif row.state is DeliveryState.SENDING:
-        why.append("an attempt is under way")
+        why.append("an attempt is under way, or next in turn")
     return why or [row.reason or "it is its turn"]
 
 

@@ -11,7 +11,8 @@ from msgspec.structs import replace
 
 from universal_registry.kernel.errors import Invalid, NotFound
 from universal_registry.kernel.ids import SYSTEM_NAMESPACE
-from universal_registry.propagation.lanes import breaker
+from universal_registry.kernel.settings import RetrySettings
+from universal_registry.propagation.lanes import breaker, retry_budget
 from universal_registry.propagation.lanes.lane import WHOLE, Delivery, DeliveryState, Keep, Lane, Position
 from universal_registry.propagation.lanes.lane_command import ON_DELIVERIES, obeyed
 from universal_registry.propagation.ports import LaneCommands, LaneStore
@@ -31,6 +32,7 @@ from universal_registry.registry.words import near, shell_word
 _PAGE = 1000
 UNKNOWN_LAG = -1
 _BEGINNING = Position(0, WHOLE)
+_RULES = RetrySettings()
 
 
 class EngineView(Protocol):
@@ -70,7 +72,7 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     """Targets and their records by address, the routes in force, lanes by target uid, and what is wrong with routes
     (name -> why). `head`: the newest revision. The secrets of the targets are left out. A route that follows stands
     here with the targets of now. `unread`: counts the lines that lanes have yet to look at. `counterparts`: the peers,
-    by name."""
+    by name. `retry`: the rules that retries follow."""
 
     targets: dict[str, Target]
     records: dict[str, Record]
@@ -83,6 +85,7 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
     head: int = 0
     unread: Unread = Unread()
     counterparts: Mapping[str, Counterpart] = {}
+    retry: RetrySettings = _RULES
 
     def lane(self, address: str) -> Lane | None:
         """The lane of a target; None while there is none."""
@@ -106,6 +109,13 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
             return f"no such target: ureg target add {shell_word(name)} URL"
         return target.held or (breaker.may_send(lane, self.now) if lane else "")
 
+    def slowed(self, address: str) -> str:
+        """Why nothing that failed before is sent to the target now, though what is new is; empty when it is."""
+        lane = self.lane(address)
+        if lane is None or not lane.rows or self.held(address):
+            return ""
+        return retry_budget.used_up(lane.guard, self.retry, self.now)
+
     def lane_of(self, row: Delivery) -> Lane | None:
         """The lane that a delivery is in."""
         lane = self.lanes.get(row.lane_id)  # a lane has the id of its target
@@ -117,11 +127,14 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
         lane = self.lane_of(row)
         if lane is None or row.keep is not Keep.NONE or row.state not in (DeliveryState.PENDING, DeliveryState.WAITING):
             return row.reason, row.next_at
-        held = self.held(f"{lane.target_namespace}/{lane.target_name}")
-        if not held:
-            return row.reason, row.next_at
-        opens = breaker.opens_at(lane, self.now)
-        return held, opens if opens is None or row.next_at is None else max(opens, row.next_at)
+        address = f"{lane.target_namespace}/{lane.target_name}"
+        if held := self.held(address):
+            opens = breaker.opens_at(lane, self.now)
+            return held, opens if opens is None or row.next_at is None else max(opens, row.next_at)
+        slowed, again = self.slowed(address), retry_budget.retry_at(lane.guard, self.retry, self.now)
+        if row.attempts and slowed and (row.next_at is None or row.next_at <= again):
+            return f"{row.reason}; {slowed}" if row.reason else slowed, again
+        return row.reason, row.next_at
 
     def require(self, text: str) -> str:
         """The address of a known target. Raises NotFound with what may have been meant."""
@@ -153,9 +166,14 @@ class Lanes(LaneStore, LaneCommands, Protocol):
 
 
 async def take_inventory(
-    service: RegistryService, store: Lanes, engine: EngineView, counterparts: Counterparts = nobody
+    service: RegistryService,
+    store: Lanes,
+    engine: EngineView,
+    counterparts: Counterparts = nobody,
+    retry: RetrySettings = _RULES,
 ) -> Inventory:
-    """Read all of it now. Lanes stand there as they will be once they have done what they were told."""
+    """Read all of it now. Lanes stand there as they will be once they have done what they were told. `retry`: the rules
+    in force, for whoever asks when something is tried again."""
     endpoints = await _all(service, TARGET_KIND)
     targets = [(_without_secret(read_target(service, record)), record) for record in endpoints]
     policies = [record for record in await _all(service, ROUTE_KIND) if record.classification == CLASSIFICATION]
@@ -180,6 +198,7 @@ async def take_inventory(
         now=service.world.now(),
         head=(await service.log.head()).revision,
         counterparts=await counterparts(),
+        retry=retry,
     )
     places = [found.place(address) for address in found.table.by_target if address in found.targets]
     return replace(found, unread=await unread_from(service.log, places, found.head))

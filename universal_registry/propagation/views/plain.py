@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from universal_registry.propagation.lanes import retry_budget
 from universal_registry.propagation.lanes.lane import WHOLE, Attempt, Delivery, Lane
 from universal_registry.propagation.routing.route import Route
 from universal_registry.propagation.routing.target import Signing
@@ -21,7 +22,8 @@ def moment_text(moment: datetime | None) -> str | None:
 
 
 def target_view(inventory: Inventory, address: str) -> dict[str, Any]:
-    """A target with the state of its lane. `state`: ready | held | paused; `reason` says why it is not ready."""
+    """A target with the state of its lane. `state`: ready | held | paused; `reason` says why it is not ready, or why
+    retries wait though it is."""
     target, record = inventory.targets[address], inventory.records[address]
     held = inventory.held(address)
     delivery = record.spec.get("delivery") or {}
@@ -51,7 +53,7 @@ def target_view(inventory: Inventory, address: str) -> dict[str, Any]:
         "in_flight": target.in_flight,
         "validated_at": target.validated_at or None,
         "state": ("paused" if held == "paused" else "held") if held else "ready",
-        "reason": held,
+        "reason": held or inventory.slowed(address),
         "routes": [route.name for route in inventory.table.by_target.get(address, ())],
         "drift": drift_view(inventory, address),
         "lane": lane_view(inventory, lane) if (lane := inventory.lane(address)) else None,
@@ -92,6 +94,7 @@ def lane_view(inventory: Inventory, lane: Lane) -> dict[str, Any]:
         "paused": lane.paused,
         "by": lane.guard.opened_by or lane.guard.by,
         "slow_start": lane.guard.ramp or None,
+        "retry_budget": budget_view(inventory, lane),
         "failing_since": moment_text(lane.guard.failing_since),
         "disabled_soon": lane.guard.noticed_at is not None and not lane.held,
         "superseded": lane.guard.superseded,
@@ -102,6 +105,14 @@ def lane_view(inventory: Inventory, lane: Lane) -> dict[str, Any]:
         "last_failure_at": moment_text(lane.last_failure_at),
         "last_error": lane.last_error,
     }
+
+
+def budget_view(inventory: Inventory, lane: Lane) -> dict[str, Any]:
+    """What failed retries may still cost a lane's target. `next_at`: when one is tried again, where nothing is left."""
+    left = retry_budget.left(lane.guard, inventory.retry, inventory.now)
+    again = retry_budget.retry_at(lane.guard, inventory.retry, inventory.now)
+    next_at = moment_text(again) if again > inventory.now else None
+    return {"left": round(left, 1), "most": inventory.retry.budget, "next_at": next_at}
 
 
 def route_view(route: Route) -> dict[str, Any]:

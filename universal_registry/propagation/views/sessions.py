@@ -117,7 +117,7 @@ def _standing(
         read = lane is not None and lane.backfill is None and inventory.position(lane) >= Position(head, WHOLE)
         held = held or paused
         undone = [*mine.get(address, ()), *others.get(address, ())]
-        targets.append(_target(address, undone, held, "in_sync" if read and not held else "syncing"))
+        targets.append(_target(inventory, address, undone, held, "in_sync" if read and not held else "syncing"))
     _stopped(targets, mine)
     states = [str(each["state"]) for each in targets]
     state = "in_sync" if set(states) <= {"in_sync"} else "syncing"
@@ -160,7 +160,7 @@ def _one_shot(inventory: Inventory, session: Session, rows: Sequence[Delivery], 
             read = "delivered"
         else:
             read = "cancelled" if ended or session.state in FINAL or session.standing else "waiting"
-        targets.append(_target(address, mine.get(address, ()), held or paused, read))
+        targets.append(_target(inventory, address, mine.get(address, ()), held or paused, read))
     _stopped(targets, mine)
     states = [str(each["state"]) for each in targets]
     replay = gate.replays.get(session.session_id)
@@ -190,14 +190,14 @@ def _by_address(inventory: Inventory, rows: Sequence[Delivery]) -> dict[str, lis
     return found
 
 
-def _target(address: str, rows: Sequence[Delivery], held: str, read: str) -> dict[str, Any]:
+def _target(inventory: Inventory, address: str, rows: Sequence[Delivery], held: str, read: str) -> dict[str, Any]:
     """State and reason of one target; `read`: what it is without rows. What was delivered stays so, held or not."""
     live = [row for row in rows if row.state in LIVE_STATES]
     state, reason = read, ""
     if (live or read in ("syncing", "waiting")) and held:
         state, reason = "held", held
     elif live:
-        state, reason = "held" if live[0].keep else "waiting", live[0].reason
+        state, reason = "held" if live[0].keep else "waiting", inventory.stands(live[0])[0]
     elif dead := [row for row in rows if row.state is DeliveryState.DEAD]:
         state, reason = "dead", dead[0].reason
     elif read == "delivered" and rows:

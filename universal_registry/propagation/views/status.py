@@ -75,7 +75,7 @@ def warnings_of(inventory: Inventory) -> list[str]:
     for address in sorted({*inventory.targets, *inventory.table.by_target}):
         name = address.removeprefix(f"{SYSTEM_NAMESPACE}/")
         lane = inventory.lane(address)
-        if held := inventory.held(address):
+        if held := inventory.held(address) or inventory.slowed(address):
             waiting = f", {lane.rows} waiting" if lane is not None and lane.rows else ""
             found.append(f"target {name}: {held}{waiting}")
         if lane is not None and (soon := notice(lane)):
