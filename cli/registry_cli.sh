@@ -29,10 +29,10 @@ usage: registry_cli.sh COMMAND [ARGUMENTS]
   health, metrics, doctor, checklist, backup, ...
   help                                          this text
 
-Also without flags: unidirectional SOURCE TARGET [DATA [PROTOCOL]], bidirectional A B, multicast SOURCE TARGET... DATA,
-broadcast SOURCE [DATA], fanout SOURCE TARGET..., chain SOURCE TARGET.... DATA is JSON, @FILE, - (standard input) or
-text; as the last word of multicast it is not plain text. Without it what is sent is the record itself, now and after
-each change. COMMAND --help says more. Every command of `ureg` can be called: `ureg --help` lists them.
+Also without flags: unidirectional SOURCE TARGET [DATA [PROTOCOL]], bidirectional A B [DATA [PROTOCOL]],
+multicast SOURCE TARGET... DATA, broadcast SOURCE [DATA], fanout SOURCE TARGET..., chain SOURCE TARGET.... DATA is JSON,
+@FILE, - (standard input) or text; as the last word of multicast it is not plain text. Without it what is sent is the
+record itself, now and after each change. COMMAND --help says more. Every command of `ureg` can be called: `ureg --help` lists them.
 TEXT
 }
 

@@ -96,6 +96,7 @@ registry_propagation_unidirectional myapp remote.service '' => {SESSION}
 registry_propagation_unidirectional myapp remote.service '{{"a": 1}}' => {SESSION}
 registry_propagation_unidirectional myapp remote.service '{{"a": 1}}' http => {SESSION}
 registry_propagation_bidirectional a b '' => {SESSION}
+registry_propagation_bidirectional a b '{{"n": 1}}' http => {SESSION}
 registry_propagation_multicast hub s1 s2 '{{"n": 1}}' => {SESSION}
 registry_propagation_broadcast pub '{{"n": 1}}' => {SESSION}
 registry_propagation_chaining entry t1 t2 => {SESSION}

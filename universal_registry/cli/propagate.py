@@ -54,21 +54,25 @@ def unidirectional(words: tuple[str, ...], source: str | None, target: str | Non
     "bidirectional",
     Example("ureg bidirectional --source service1 --target service2"),
     Example("ureg bidirectional service1 service2", "the same without flags"),
+    Example("ureg bidirectional service1 service2 '{\"n\": 1}'", "one event, to both of them"),
+    valued={"--wait": DEFAULT},
 )
 @click.argument("words", nargs=-1, metavar="[SOURCE PEER [DATA [PROTOCOL]]]")
 @options(
     _SOURCE,
-    click.option("--target", metavar="PEER", help="The name of another registry that is linked to this one."),
-    click.option("--data", metavar="DATA", help="Refused: what is sent once does not come back."),
+    click.option("--target", metavar="PEER", help="The name of another registry; with data, of a target, or a URL."),
+    _ONE_SHOT[0],
+    _ONE_SHOT[2],
     _STRICT,
-    *_OUTCOME[2:],
+    *_OUTCOME,
 )
 def bidirectional(words: tuple[str, ...], source: str | None, target: str | None, **more: Any) -> None:
     """Keep a source the same here and at another registry.
 
     Edits of different fields on both sides both survive; of the same field, one value is shown on both, and the other
     is kept for review (`ureg conflict ls`). A peer that is not paired yet is waited for; what cannot write back, as a
-    webhook, is refused.
+    webhook, is refused. With data: that, once, as an event to both ends, which are targets then; a source that is a
+    record here, and no target, has it by the log.
     """
     left = list(words)
     source = next_word(source, left, "source", "--source NAME --target PEER")

@@ -147,7 +147,7 @@ def _tell(answer: dict[str, Any], found: dict[str, Any], output: str) -> None:
     from universal_registry.cli.grid import escaped
 
     names = ", ".join(short_target(address) for address in answer["targets"]) or "nobody yet"
-    if answer["mode"] in _TWO_WAY:
+    if answer["mode"] in _TWO_WAY and answer["standing"]:
         state = found["state"]
         write(f"session {answer['session']} {state}: {escaped(answer['source'])} here and at {escaped(names)}")
         return

@@ -6,13 +6,15 @@ from typing import Any
 
 import pytest
 
-from universal_registry.kernel.errors import Conflict, Invalid, Malformed, NotFound, Refused, UsageError
+from universal_registry.kernel.errors import Conflict, Invalid, Malformed, NotFound, UsageError
 from universal_registry.log.change import Op
 from universal_registry.propagation.control import PropagationControl
 from universal_registry.propagation.lanes.lane import Verb
 from universal_registry.propagation.lanes.lane_command import Action
 from universal_registry.propagation.lanes.outcome import Rejected
+from universal_registry.propagation.routing.counterparts import Counterpart
 from universal_registry.propagation.verbs.sessions import ReplayAsk
+from universal_registry.registry.selector import parse_selector
 from universal_registry.registry.service import Actor
 
 Stage = Any  # the class of the fixture, which pytest alone can import
@@ -129,8 +131,6 @@ async def test_what_can_not_write_back_is_no_other_side(stage: Stage, control: P
     for other in ("hook", "http://127.0.0.1:9/x"):
         with pytest.raises(Invalid, match=r"cannot write back.*unidirectional"):
             await ask(control, "bidirectional", "a", other)
-    with pytest.raises(Refused, match="with data is not built"):
-        await ask(control, "bidirectional", "a", "b", data={"n": 1})
     assert (await stage.service.log.head()).revision == head
     begun = await ask(control, "bidirectional", "a", "b")
     mesh = await control.propagate("mesh", None, ["b", "c"], actor=OPERATOR)
@@ -144,9 +144,65 @@ async def test_what_can_not_write_back_is_no_other_side(stage: Stage, control: P
     assert stage.targets.got == {}
 
 
+async def test_an_event_both_ways_goes_to_both_ends(stage: Stage, control: PropagationControl) -> None:
+    await stage.target("one")
+    await stage.target("two")
+    begun = await ask(control, "bidirectional", "one", "two", data={"n": 1})
+    assert (begun["standing"], begun["targets"]) == (False, ["system/two", "system/one"])
+    await stage.settle()
+    for name in ("one", "two"):
+        assert [event["data"] for event in stage.targets.got[name]] == [{"n": 1}]
+    found = await control.session(begun["session"])
+    assert (found["mode"], found["state"]) == ("bidirectional", "succeeded")
+    with pytest.raises(Conflict, match="has ended"):
+        await control.tell_session(begun["session"], Verb.PAUSE, actor=OPERATOR)
+
+
+async def test_an_end_that_is_no_target_is_waited_for_unless_it_is_a_record_here(
+    stage: Stage, control: PropagationControl
+) -> None:
+    await stage.target("two")
+    begun = await ask(control, "bidirectional", "one", "two", data="hello")
+    assert "target one has no address yet" in begun["warnings"][0]
+    await stage.settle()
+    assert states(await control.session(begun["session"])) == {"two": "delivered", "one": "held"}
+    assert (await control.tell_session(begun["session"], Verb.PAUSE, actor=OPERATOR))["changed"]
+    assert (await control.tell_session(begun["session"], Verb.RESUME, actor=OPERATOR))["changed"]
+    await stage.target("one")
+    await stage.settle()
+    assert [event["data"] for event in stage.targets.got["one"]] == ["hello"]
+    await stage.alias("gs")
+    begun = await ask(control, "bidirectional", "gs", "two", data=[1])
+    assert begun["targets"] == ["system/two"]
+    assert begun["notes"] == [
+        "gs is a record here and no target: it has the event by the log (else: ureg target add gs URL)"
+    ]
+    await stage.settle()
+    assert (await control.session(begun["session"]))["state"] == "succeeded"
+    line = (await stage.service.log.changes(begun["revision"] - 1, 1))[0]
+    assert (line.op, line.name) == (Op.EVENT, "gs")
+
+
+async def test_another_registry_takes_no_events(stage: Stage, control: PropagationControl) -> None:
+    scope = parse_selector("", stage.service.catalogue)
+    peer = Counterpart(name="north", state="in_sync", reason="", scope=scope)
+
+    async def counterparts() -> dict[str, Counterpart]:
+        return {"north": peer}
+
+    control.counterparts = counterparts
+    head = (await stage.service.log.head()).revision
+    for source, target in (("a", "north"), ("a", "system/north"), ("north", "a")):
+        with pytest.raises(Invalid, match=r"north.*takes records and no events"):
+            await ask(control, "bidirectional", source, target, data={"n": 1})
+    assert (await stage.service.log.head()).revision == head
+
+
 @pytest.mark.parametrize(
     ("mode", "targets", "more", "says"),
     [
+        ("bidirectional", ["a"], {"once": True}, "there is no --once"),
+        ("mesh", ["a", "b"], {"data": 1}, "takes no data"),
         ("unidirectional", ["a", "b"], {}, "at most 1 target"),
         ("multicast", [], {}, "needs a target"),
         ("broadcast", ["a"], {}, "takes none"),

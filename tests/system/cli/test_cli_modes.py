@@ -123,8 +123,11 @@ def test_positions(offline: Any) -> None:
     ureg("fanout", "a", "t", "u")
     ureg("chain", "a", "t", "u", "--on-failure", "skip")
     ureg("mesh", "north", "south")
+    said = ureg("bidirectional", "a", "t", '{"n": 1}', "http").stdout
+    assert said.endswith(": t, a gets a once\n")
     modes = [(each["mode"], each["standing"]) for each in ureg.json("session", "ls")]
     assert sorted(set(modes)) == [
+        ("bidirectional", False),
         ("broadcast", False),
         ("chain", True),
         ("fanout", True),
@@ -155,7 +158,7 @@ def test_positions(offline: Any) -> None:
         (["mesh", "north"], 2, "at least 2 targets"),
         (["bidirectional", "a", "http://127.0.0.1:9"], 6, "cannot write back"),
         (["bidirectional", "a", "hook"], 6, "hook is a webhook target and cannot write back"),
-        (["bidirectional", "a", "b", "{}"], 9, "unidirectional sends it one way"),
+        (["bidirectional", "a", "b", "{}", "peer"], 9, "protocol peer is not built yet"),
         (["enable-stream", "id", "nats"], 2, "ureg target add"),
         (["multicast", "a", "--targets", "b", "--wait=soon"], 2, "such as 30s"),
         (["unidirectional", "a", "b", "--deadline", "5s"], 2, "no deadline"),

@@ -69,18 +69,45 @@ async def resolve_destinations(
     exclude: Sequence[str],
     follow: bool,
     strict: bool,
+    event: bool = False,
     actor: Actor,
 ) -> Destinations:
-    """The targets that the words mean; of a broadcast, all but the excluded. Raises as `resolve_target`, and UsageError
-    when nobody is left."""
+    """The targets that the words mean; of a broadcast, all but the excluded; of an `event` that goes both ways, both
+    ends. Raises as `resolve_target`, and UsageError when nobody is left."""
     shape = SHAPES[mode]
     if shape.everyone:
         return _everyone(inventory, Audience(exclude=tuple(exclude), itself=own_names(source.text)), follow=follow)
-    if shape.two_way:
+    notes: list[str] = []
+    if shape.two_way and event:
+        words = [*words, *_way_back(inventory, source, notes)]
+        _check_no_peer(inventory, mode, words)
+    if shape.two_way and not event:
         found = [_other_side(service, inventory, mode, word, source) for word in words]
     else:
         found = [await resolve_target(service, inventory, word, strict=strict, actor=actor) for word in words]
-    return _collapsed(mode, words, found, source)
+    return _collapsed(mode, words, found, source, notes)
+
+
+def _way_back(inventory: Inventory, source: Source, notes: list[str]) -> list[str]:
+    """The source as a target, to which the event goes as well. A record here that is none has it by the log."""
+    if source.key is None:
+        return []  # a selector, of which there is no event
+    name = own_names(source.text)[-1]
+    if source.record is None or full_address(name) in inventory.targets:
+        return [name]
+    notes.append(f"{name} is a record here and no target: it has the event by the log (else: {_add_line(name)})")
+    return []
+
+
+def _check_no_peer(inventory: Inventory, mode: str, words: Sequence[str]) -> None:
+    for word in words:
+        if not documents.has_scheme(word) and _short(full_address(word)) in inventory.counterparts:
+            hint = "leave the data out, and change the record: both have it then"
+            raise Invalid(f"{mode}: {shown(word)} is another registry, which takes records and no events", hint=hint)
+
+
+def _add_line(name: str) -> str:
+    return f"ureg target add {shell_word(name)} URL"
 
 
 def _everyone(inventory: Inventory, audience: Audience, *, follow: bool) -> Destinations:
@@ -98,10 +125,11 @@ def _everyone(inventory: Inventory, audience: Audience, *, follow: bool) -> Dest
     )
 
 
-def _collapsed(mode: str, words: Sequence[str], found: Sequence[Destination], source: Source) -> Destinations:
+def _collapsed(
+    mode: str, words: Sequence[str], found: Sequence[Destination], source: Source, notes: list[str]
+) -> Destinations:
     """Each target once; the source itself not at all, where others are named beside it."""
     kept: dict[str, Destination] = {}
-    notes: list[str] = []
     itself = own_names(source.text) if SHAPES[mode].most != 1 else ()
     for word, each in zip(words, found, strict=True):
         if each.address in kept:
@@ -148,8 +176,7 @@ def _no_address(inventory: Inventory, address: str) -> str:
         [guess for guess in inventory.guesses(address) if guess != name] if address not in inventory.targets else []
     )
     meant = f"; did you mean {guesses[0]!r}?" if guesses else ""
-    command = f"ureg target add {shell_word(name)} URL"
-    return f"target {name} has no address yet: what is meant for it is held until you run: {command}{meant}"
+    return f"target {name} has no address yet: what is meant for it is held until you run: {_add_line(name)}{meant}"
 
 
 def _other_side(service: RegistryService, inventory: Inventory, mode: str, text: str, source: Source) -> Destination:

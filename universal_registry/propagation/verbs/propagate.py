@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from universal_registry.kernel.errors import Conflict, NotFound, Refused, TooLarge, UsageError
+from universal_registry.kernel.errors import Conflict, NotFound, TooLarge, UsageError
 from universal_registry.kernel.ids import DEFAULT_NAMESPACE, SYSTEM_NAMESPACE, Key
 from universal_registry.kernel.jsonvalue import canonical
 from universal_registry.propagation.routing.modes import SHAPES, STOP, check_targets, mode_named
@@ -53,7 +53,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
 def read_ask(
     mode: str, source: str | None, targets: Sequence[str], *, on_failure: str | None = None, **more: Any
 ) -> Ask:
-    """The command, with what is wrong with it at first sight said. Raises UsageError, Refused."""
+    """The command, with what is wrong with it at first sight said. Raises UsageError."""
     mode = mode_named(mode)
     shape = SHAPES[mode]
     if source is None and mode == "mesh":
@@ -72,9 +72,12 @@ def read_ask(
         raise UsageError("--on-failure is for chain", hint=f"the targets of {mode} do not wait for each other")
     if ask.deadline is not None and ask.standing:
         raise UsageError("a standing session has no deadline", hint="give data, or --once")
-    if shape.two_way and not ask.standing:
-        hint = "for now: unidirectional sends it one way"
-        raise Refused(f"{mode} with data is not built yet: nothing that comes back could be taken in", hint=hint)
+    if shape.two_way and ask.once:
+        hint = "unidirectional --once sends the state as it is now"
+        raise UsageError(f"{mode} keeps both sides the same: there is no --once", hint=hint)
+    if mode == "mesh" and ask.data is not None:
+        hint = "bidirectional sends an event to both ends, multicast to several"
+        raise UsageError("mesh keeps records the same and takes no data", hint=hint)
     return ask
 
 
@@ -109,6 +112,7 @@ class Propagation:
             exclude=ask.exclude,
             follow=ask.follow,
             strict=ask.strict,
+            event=ask.data is not None,
             actor=self._actor,
         )
 

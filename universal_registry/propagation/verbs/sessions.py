@@ -43,7 +43,7 @@ async def tell_session(
     """Pause, resume or cancel: `session`, `verb`, `changed`, `delivered` (targets that have it already) and `undone`
     (target -> deliveries that have not arrived). What is under way ends as it will. Raises NotFound, Conflict."""
     found = await one_session(service, store, inventory, session_id)
-    if SHAPES[found["mode"]].two_way and verb is not Verb.CANCEL:
+    if found["standing"] and SHAPES[found["mode"]].two_way and verb is not Verb.CANCEL:
         raise Refused(f"a {found['mode']} session goes on as the link does", hint=f"ureg peer {verb.value} NAME")
     is_over = not found["standing"] and found["state"] in _OVER
     if is_over or (found["standing"] and found["route"] is None):
