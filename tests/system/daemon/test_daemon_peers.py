@@ -153,6 +153,8 @@ def test_bidirectional_through_a_partition(node: Any, chaos: Any, engines: tuple
     converged(here, there)
     [session] = here.client.request("GET", "/v1/-/sessions").json()["items"]
     assert (session["state"], session["targets"][0]["state"]) == ("in_sync", "in_sync")
+    event = here.ureg("bidirectional", "service1", "service2", '{"n": 1}')
+    assert (event.returncode, "takes records and no events" in event.stderr) == (6, True)
     proxy.cut()
     until(lambda: here.peer("service2")["state"] == "partitioned" or there.peer("here")["state"] == "partitioned")
     here.ok("set", "service", "service1", "host=h2", "version=one")
@@ -312,6 +314,19 @@ def test_a_restored_backup_gets_its_lost_writes_back(node: Any, tmp_path: Path) 
     converged(here, there)
     assert there.spec("old") == here.spec("old") == {"command": "changed after it"}
     assert here.conflicts() == there.conflicts() == []
+
+
+def test_killed_while_nothing_is_to_be_said(node: Any) -> None:
+    """The poll of a connection that broke is no sign of life: who comes back at once is not taken for a copy."""
+    here, there = node("here"), node("there")
+    pair(here, there)
+    converged(here, there)
+    there.daemon.end(signal.SIGKILL)
+    there.up()
+    there.set("after", command="the kill")
+    until(lambda: here.names() == {"after"}, "the change arrives")
+    converged(here, there)
+    assert not here.said("clone")
 
 
 def test_a_copied_folder_is_refused_with_an_alarm(node: Any) -> None:

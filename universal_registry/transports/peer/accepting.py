@@ -59,7 +59,6 @@ class Accepting:
             self.link.heard()
             frames = await self.link.take(POLL_SECONDS)
             self._polled, self._polled_answer = number, seal_numbered(self._keys.polled_answer, number, packed(frames))
-            self.link.heard()
             return self._polled_answer
 
     @staticmethod
