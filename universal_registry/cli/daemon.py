@@ -1,12 +1,17 @@
-"""`ureg init`, `serve`, `up`, `down`: a registry and its daemon."""
+"""`ureg init`, `serve`, `up`, `down`, `restart`: a registry and its daemon."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import click
 
 from universal_registry.cli.command import Example, command
 from universal_registry.cli.output import write
 from universal_registry.cli.session import current_settings, forgiving_settings, loaded_settings, note, warn
+
+if TYPE_CHECKING:
+    from universal_registry.kernel.settings import Settings
 
 
 @command("init", Example("ureg init"), Example("ureg init --home ~/registry"))
@@ -46,26 +51,49 @@ def up(listen: str | None, socket: str | None) -> None:
 
     A store that is found to be damaged is named; one of more than 256 MiB is not looked through, see `ureg doctor`.
     """
+    loaded = loaded_settings(listen=listen, socket=socket)
+    warn(list(loaded.warnings))
+    _start(loaded.settings)
+
+
+def _start(settings: Settings) -> None:
     from universal_registry.care.looking import damage
     from universal_registry.serving import up as start
 
-    loaded = loaded_settings(listen=listen, socket=socket)
-    warn(list(loaded.warnings))
-    started = start(loaded.settings)
+    started = start(settings)
     word = "runs already" if started.already else "started"
     write(f"daemon {word}: pid {started.pid}, {', '.join(started.addresses)}")
-    if not started.already and (found := damage(loaded.settings, most_bytes=256 << 20)):
+    if not started.already and (found := damage(settings, most_bytes=256 << 20)):
         warn([f"{found}: ureg restore FILE --replace puts a backup in its place"])
 
 
 @command("down", Example("ureg down"))
 def down() -> None:
     """Stop the daemon: deliveries under way get their time, nothing that waits is lost."""
+    loaded, _ = forgiving_settings()
+    if not _stop(loaded.settings):
+        note("no daemon runs")
+
+
+def _stop(settings: Settings) -> bool:
     from universal_registry.serving import down as stop
 
-    loaded, _ = forgiving_settings()
-    stopped = stop(loaded.settings)
-    if stopped.pid is None:
-        note("no daemon runs")
-    else:
+    stopped = stop(settings)
+    if stopped.pid is not None:
         write(f"daemon stopped: pid {stopped.pid}")
+    return stopped.pid is not None
+
+
+@command("restart", Example("ureg restart"), Example("ureg restart --listen 127.0.0.1:8081"))
+@_address_options
+def restart(listen: str | None, socket: str | None) -> None:
+    """Stop the daemon and start it anew, with the settings as they are now; start it where none runs.
+
+    Settings that cannot be used are refused before anything is stopped. Nothing that waits is lost. It listens where
+    the settings and these options say. One that a service manager runs is better restarted by that.
+    """
+    loaded = loaded_settings(listen=listen, socket=socket)
+    warn(list(loaded.warnings))
+    if not _stop(loaded.settings):
+        note("no daemon ran")
+    _start(loaded.settings)

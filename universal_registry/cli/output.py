@@ -115,10 +115,15 @@ def _table(items: list[Item], shape: Shape) -> None:
 
         note(f"no {shape.what}")
         return
+    for line in table_lines(items, shape):
+        write(line)
+
+
+def table_lines(items: Sequence[Item], shape: Shape) -> Iterable[str]:
+    """The lines of a table of the items, cut to the terminal."""
     rows = [[_cell(column, item) for column in shape.columns] for item in items]
     whole = {number for number, column in enumerate(shape.columns) if column.whole}
-    for line in table([column.title for column in shape.columns], rows, terminal_width(), whole):
-        write(line)
+    return table([column.title for column in shape.columns], rows, terminal_width(), whole)
 
 
 def _cell(column: Column, item: Item) -> str:

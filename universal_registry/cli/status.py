@@ -2,28 +2,86 @@
 
 from __future__ import annotations
 
+import sys
+import time
+from contextlib import suppress
 from typing import Any
+
+import click
 
 from universal_registry.cli.command import Example, command, output_option
 from universal_registry.cli.grid import escaped
-from universal_registry.cli.output import Shape, emit, told_in_words, write, write_value
-from universal_registry.cli.session import Session, session
+from universal_registry.cli.output import Shape, table_lines, told_in_words, write, write_value
+from universal_registry.cli.screen import draw, is_left, on_terminal, screen
+from universal_registry.cli.session import Session, note, session
 from universal_registry.cli.targets import TARGET_COLUMNS, target_name
 from universal_registry.client.http import daemon_addresses
+from universal_registry.kernel.errors import Unreachable
 from universal_registry.propagation.routing.unread import counted
 
+_EVERY_SECONDS = 1.0
 
-@command("status", Example("ureg status"), Example("ureg status -o json"))
+
+@command(
+    "status",
+    Example("ureg status"),
+    Example("ureg status -w", "again each second, until q or Ctrl-C"),
+    Example("ureg status -o json"),
+)
+@click.option("-w", "--watch", is_flag=True, help="Look again each second; off a terminal, write what has changed.")
 @output_option("table", "json", "ndjson", "yaml", "tsv")
-def status(output: str) -> None:
+def status(watch: bool, output: str) -> None:
     """What there is and how it goes: the store, the daemon, targets, the queue, and what needs somebody."""
-    with session(forgiving=True) as asked:
+    if not watch:
+        _write(_look(), output)
+        return
+    with suppress(KeyboardInterrupt):
+        if told_in_words(output) and on_terminal():
+            with screen():
+                _redraw()
+        else:
+            _write_changes(output)
+
+
+def _look() -> dict[str, Any]:
+    # Each look connects anew: a daemon may end and another begin, and without one no lock is held between looks.
+    with session(drive=False, forgiving=True) as asked:
         home = asked.elsewhere.url if asked.elsewhere else str(asked.settings.home)
-        found = {"home": home, "daemon": _daemon(asked), **asked.read("/v1/-/status")}
+        return {"home": home, "daemon": _daemon(asked), **asked.read("/v1/-/status")}
+
+
+def _write(found: dict[str, Any], output: str) -> None:
     if not told_in_words(output):
         write_value(found, output)
         return
-    _show(found)
+    for line in _lines(found):
+        write(line)
+
+
+def _redraw() -> None:
+    while True:
+        try:
+            lines = _lines(_look())
+        except Unreachable as error:  # a daemon that is on its way out, or in
+            lines = [escaped(str(error))]
+        draw(lines)
+        if is_left(_EVERY_SECONDS):
+            return
+
+
+def _write_changes(output: str) -> None:
+    before: dict[str, Any] | str | None = None
+    while True:
+        now: dict[str, Any] | str
+        try:
+            now = _look()
+        except Unreachable as error:
+            now = str(error)
+        if now != before:
+            note(now) if isinstance(now, str) else _write(now, output)
+            sys.stdout.flush()
+            before = now
+        time.sleep(_EVERY_SECONDS)
 
 
 def _daemon(asked: Session) -> dict[str, Any] | None:
@@ -40,7 +98,7 @@ def _daemon(asked: Session) -> dict[str, Any] | None:
     return {"pid": holder.pid if holder else None, "address": asked.daemon, "addresses": listens}
 
 
-def _show(found: dict[str, Any]) -> None:
+def _lines(found: dict[str, Any]) -> list[str]:
     rows = [
         ("home", found["home"]),
         ("store", f"{found['store']}, revision {found['revision']}"),
@@ -52,13 +110,10 @@ def _show(found: dict[str, Any]) -> None:
         ("routes", str(found["routes"])),
         ("streams", f"{found['streams']['open']} open; {found['streams']['messages']} messages"),
     ]
-    for name, text in rows:
-        write(f"{name:<10}{escaped(text)}")
+    lines = [f"{name:<10}{escaped(text)}" for name, text in rows]
     if found["targets"]:
-        write("")
-        emit(found["targets"], "table", Shape("targets", TARGET_COLUMNS, target_name))
-    for warning in found["warnings"]:
-        write(f"warning   {escaped(warning)}")
+        lines += ["", *table_lines(found["targets"], Shape("targets", TARGET_COLUMNS, target_name))]
+    return lines + [f"warning   {escaped(warning)}" for warning in found["warnings"]]
 
 
 def _queue_text(found: dict[str, Any]) -> str:

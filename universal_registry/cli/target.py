@@ -12,6 +12,7 @@ from universal_registry.cli.output import Shape, emit, json_text, tell, write
 from universal_registry.cli.session import note, session, warn
 from universal_registry.cli.target_keys import key, secret
 from universal_registry.cli.target_lane import TRAFFIC_OPTIONS, breaker, disable, enable, pause, resume
+from universal_registry.cli.target_remove import remove
 from universal_registry.cli.targets import TARGET_COLUMNS, short_target, target_name, target_path
 
 _SHAPE = Shape("targets", TARGET_COLUMNS, target_name)
@@ -31,7 +32,7 @@ def target() -> None:
     """Where changes are sent."""
 
 
-for each in (pause, resume, disable, enable, breaker):
+for each in (pause, resume, disable, enable, breaker, remove):
     target.add_command(each)
 target.add_command(secret)
 target.add_command(key)
