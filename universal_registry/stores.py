@@ -143,16 +143,16 @@ def _sqlite(
 
 
 def _refuse_half_a_registry(places: Places) -> None:
-    """A propagation store that was in use, beside an empty place for its registry: somebody has lost a file. A new
-    registry there would be taken for the old one, and what was still to be sent thrown away."""
+    """A propagation store that was in use, beside an empty place for its registry: somebody has lost a file, or all of
+    it was moved. A new registry there would be taken for the old one, and what was still to be sent thrown away."""
     from universal_registry.storage.database import Database
-    from universal_registry.storage.replacing import half_moved
+    from universal_registry.storage.home import none_here
+    from universal_registry.storage.replacing import half_moved, holds, moved_aside
 
-    if half_moved(places):
-        raise Conflict(f"the move of {places.home} to PostgreSQL was cut short", hint="ureg db to-postgres ends it")
-    has_registry = places.registry_db.exists() and places.registry_db.stat().st_size > 0
-    has_propagation = places.propagation_db.exists() and places.propagation_db.stat().st_size > 0
-    if has_registry or not has_propagation:
+    if half_moved(places) or moved_aside(places):
+        gone = none_here(places)
+        raise Conflict(gone.message, hint=gone.hint)
+    if holds(places.registry_db) or not holds(places.propagation_db):
         return
     database = Database.open(places.propagation_db, "propagation", read_only=True)
     try:
@@ -163,6 +163,19 @@ def _refuse_half_a_registry(places: Places) -> None:
         raise Conflict(
             f"{places.registry_db} is missing or empty, but {places.propagation_db.name} belongs to a registry",
             hint="restore it from a backup; to begin anew, remove both",
+        )
+
+
+async def _refuse_a_second_registry(places: Places, where: PostgresSettings, world: World) -> None:
+    """The home's registry is in its files, and the database holds none: an empty one there would be taken for it."""
+    from universal_registry.storage.replacing import holds
+    from universal_registry.storage.sealed_with import sealed_with_on_server
+
+    if holds(places.registry_db) and await sealed_with_on_server(where, world) is None:
+        raise Conflict(
+            f"the registry of {places.home} is in its SQLite files, and the database that the settings name holds none",
+            hint="ureg db to-postgres moves it there; to begin anew, put .universal_registry.db and "
+            ".registry_propagation.db elsewhere, with what is beside them",
         )
 
 
@@ -188,6 +201,7 @@ async def _postgres(
     from universal_registry.storage.studio_postgres import PgStudio
     from universal_registry.storage.tokens_postgres import PgTokens
 
+    await _refuse_a_second_registry(Places(settings.home), where, world)
     registry = await PostgresRegistry.open(where, catalogue, world, read_only=read_only)
     stack.push_async_callback(registry.database.close)
     database = await PgDatabase.open(where, "propagation", world, read_only=read_only)

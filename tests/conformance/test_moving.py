@@ -70,24 +70,35 @@ class Killed(BaseException):
     """As a kill: nobody catches it."""
 
 
+@pytest.mark.parametrize("before", [".registry_propagation.db", ".universal_registry.db", ""])
 async def test_a_move_that_was_cut_short_between_its_files_says_what_is_next(
-    postgres: pgserver.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    postgres: pgserver.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str
 ) -> None:
-    here, database, rename = Settings(home=tmp_path / "home", listen=""), postgres.database("halfway"), os.rename
+    """Killed before the file of that name goes aside (what SQLite keeps beside it has gone), or after both."""
+    here, rename, unlink = Settings(home=tmp_path / "home", listen=""), os.rename, Path.unlink
+    database = postgres.database(f"halfway{len(before)}")
     await filled(here)
 
     def cut_short(old: Any, new: Any) -> None:
-        if Path(old).name == ".universal_registry.db":
+        if Path(old).name == before:
             raise Killed
         rename(old, new)
 
+    def kept(self: Path, missing_ok: bool = False) -> None:
+        if not before and self.name == ".moving-to-postgresql":
+            raise Killed
+        unlink(self, missing_ok=missing_ok)
+
     monkeypatch.setattr(replacing.os, "rename", cut_short)
+    monkeypatch.setattr(Path, "unlink", kept)
     with pytest.raises(Killed):
         await move_to_postgres(here, database, WORLD)
     monkeypatch.setattr(replacing.os, "rename", rename)
+    monkeypatch.setattr(Path, "unlink", unlink)
     assert "ureg db to-postgres" in none_here(Places(here.home)).hint
-    with pytest.raises(NotFound, match="cut short"):
-        await open_app(here, world=WORLD)
+    for read_only in (True, False):
+        with pytest.raises(NotFound, match="cut short"):
+            await open_app(here, world=WORLD, read_only=read_only)
     prepare_home(Places(here.home), WORLD)  # as `ureg up` does first, without the settings of the database
     with pytest.raises(Conflict, match="cut short"):
         await open_app(here, world=WORLD, create=True)
@@ -101,6 +112,58 @@ async def test_a_move_that_was_cut_short_between_its_files_says_what_is_next(
     wanted = {f".universal_registry.db{ending}", f".registry_propagation.db{ending}"}
     assert wanted <= left
     assert all(ending in name for name in left)
+    assert not (here.home / ".moving-to-postgresql").exists()
+
+
+async def test_a_restore_into_a_home_that_was_half_moved_counts(
+    postgres: pgserver.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Settings(home=tmp_path / "home", listen="")
+    revision = await filled(here)
+    await make_backup(here, key_files(here, WORLD).load(), WORLD, tmp_path / "one.backup")
+    moved = await move_to_postgres(here, postgres.database("given_up"), WORLD)
+    put_back(here.home, moved.aside)
+    ending = moved.aside.split()[-1]
+    (here.home / ".moving-to-postgresql").write_text(f"{ending}\n{moved.point.incarnation}")
+    with pytest.raises(NotFound, match="cut short"):
+        await open_app(here, world=WORLD)
+    await restore(tmp_path / "one.backup", here, WORLD)
+    app = await open_app(here, world=WORLD)
+    try:
+        assert (await app.registry.head()).revision == revision
+    finally:
+        await app.close()
+
+
+async def test_a_home_that_was_moved_is_not_begun_anew(postgres: pgserver.Server, tmp_path: Path) -> None:
+    here = Settings(home=tmp_path / "home", listen="")
+    await filled(here)
+    database = postgres.database("gone_there")
+    aside = (await move_to_postgres(here, database, WORLD)).aside.split()[-1]
+    with pytest.raises(NotFound, match="was moved to PostgreSQL"):
+        await open_app(here, world=WORLD, read_only=True)
+    for _ in range(2):  # the first leaves empty files, as each start does
+        with pytest.raises(Conflict, match="was moved to PostgreSQL") as refused:
+            await asyncio.to_thread(init, here, WORLD)
+        assert aside in refused.value.hint
+    for file in here.home.glob(f"*{aside}"):
+        file.rename(tmp_path / file.name)
+    assert (await asyncio.to_thread(init, here, WORLD)).new
+
+
+async def test_a_registry_in_files_is_not_taken_for_an_empty_database(
+    postgres: pgserver.Server, tmp_path: Path
+) -> None:
+    here = Settings(home=tmp_path / "home", listen="")
+    await filled(here)
+    there = Settings(home=here.home, listen="", database=postgres.database("too_early"))
+    for _ in range(2):
+        with pytest.raises(Conflict, match="is in its SQLite files") as refused:
+            await asyncio.to_thread(init, there, WORLD)
+    assert "ureg db to-postgres" in refused.value.hint
+    await move_to_postgres(here, there.database, WORLD)
+    app = await open_app(there, world=WORLD)
+    await app.close()
 
 
 async def test_a_second_move_keeps_what_the_first_has_put_aside(postgres: pgserver.Server, tmp_path: Path) -> None:
@@ -108,9 +171,12 @@ async def test_a_second_move_keeps_what_the_first_has_put_aside(postgres: pgserv
     await filled(here)
     first = await move_to_postgres(here, postgres.database("first"), WORLD)
     kept = {each.name: each.read_bytes() for each in here.home.glob("*.moved-to-*")}
-    await filled(here)
+    other = Settings(home=tmp_path / "other", listen="")
+    await filled(other)
+    for file in other.home.glob(".*.db"):
+        file.rename(here.home / file.name)
     with pytest.raises(StorageUnavailable, match="there already"):
-        replacing.put_stores_aside(Places(here.home), first.aside.split()[-1])
+        replacing.put_stores_aside(Places(here.home), replacing.HalfMoved(first.aside.split()[-1], ""))
     assert {each.name: each.read_bytes() for each in here.home.glob("*.moved-to-*")} == kept
     second = await move_to_postgres(here, postgres.database("second"), Later())
     assert second.aside != first.aside

@@ -15,11 +15,12 @@ from universal_registry.care.marks import marks
 from universal_registry.kernel.errors import Corrupt, KeyMismatch, NewerStore, RegistryError
 from universal_registry.kernel.settings import Places, Settings
 from universal_registry.kernel.world import World
+from universal_registry.security.tokens import is_token
 from universal_registry.storage.home import is_initialised, none_here
 from universal_registry.storage.keyfile import key_files
 from universal_registry.storage.lock import read_holder
 from universal_registry.storage.pending import integrity, pending_migrations
-from universal_registry.storage.replacing import is_pending
+from universal_registry.storage.replacing import half_moved, is_pending, moved_aside
 from universal_registry.storage.sealed_with import sealed_with
 
 _DAEMON = "daemon"
@@ -69,10 +70,17 @@ def _files(facts: Facts, places: Places) -> None:
             continue
         facts.modes[name], facts.sizes[name] = stat.S_IMODE(found.st_mode), found.st_size
     there = [bool(facts.sizes.get(path.name)) for path in (places.registry_db, places.propagation_db)]
-    pending = is_pending(places)
-    if facts.engine == "sqlite" and not facts.initialised and (any(there) or pending):
+    pending, half, moved = is_pending(places), half_moved(places), moved_aside(places)
+    if facts.engine == "sqlite" and not facts.initialised and (any(there) or pending or half or moved):
         facts.half = none_here(places).message
-        facts.half_command = "ureg up" if pending or there[0] else "ureg restore FILE"
+        if half or moved:
+            facts.half_command = "ureg db to-postgres" if half else "REGISTRY_DB_HOST=HOST ureg up"
+        else:
+            facts.half_command = "ureg up" if pending or there[0] else "ureg restore FILE"
+    try:
+        facts.token_is_one = is_token(places.admin_token.read_text("ascii", "replace").strip())
+    except OSError:
+        facts.token_is_one = None
     try:
         facts.metrics_age = facts.now.timestamp() - places.metrics.stat().st_mtime
     except OSError:

@@ -10,8 +10,8 @@ from universal_registry.kernel.settings import Places, PostgresSettings, Setting
 from universal_registry.kernel.world import World
 from universal_registry.storage.copying import Point, Summary, compare, summed
 from universal_registry.storage.lock import StoreLock
-from universal_registry.storage.replacing import MOVED, half_moved, put_stores_aside
-from universal_registry.storage.sealed_with import history_of, sealed_with_on_server
+from universal_registry.storage.replacing import MOVED, HalfMoved, half_moved, put_stores_aside
+from universal_registry.storage.sealed_with import sealed_with_on_server
 
 
 class Moved(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,8 +38,8 @@ async def move_to_postgres(settings: Settings, database: PostgresSettings, world
     places = Places(settings.home)
     lock = StoreLock.acquire(places.lock, role="db to-postgres", wait=settings.lock_wait)
     try:
-        if ending := half_moved(places):
-            return await _finished(places, database, world, ending)
+        if half := half_moved(places):
+            return await _finished(places, database, world, half)
         ending = f"{MOVED}-{world.now().strftime('%Y%m%dT%H%M%SZ').lower()}"
         async with folder_source(places.home) as source:
             point = source.point
@@ -54,25 +54,25 @@ async def move_to_postgres(settings: Settings, database: PostgresSettings, world
                     tables = await summed(source.batches())
                     compare(tables, await summed(sink.batches()))
                     await sink.name(point, point.incarnation)
-        return Moved(point=point, tables=tables, aside=put_stores_aside(places, ending), again=again)
+        aside = put_stores_aside(places, HalfMoved(ending, point.incarnation))
+        return Moved(point=point, tables=tables, aside=aside, again=again)
     finally:
         lock.release()
 
 
-async def _finished(places: Places, database: PostgresSettings, world: World, ending: str) -> Moved:
-    """The move was committed: a file has gone aside already, and the other one follows."""
+async def _finished(places: Places, database: PostgresSettings, world: World, half: HalfMoved) -> Moved:
+    """The move was committed: what is left of the files goes aside."""
     from universal_registry.storage.copy_postgres import postgres_source
 
     point = await _point_there(database, world)
-    # A file whose WAL has gone aside already may not know its own name yet.
-    if point is None or history_of(places.registry_db) not in (None, point.incarnation):
+    if point is None or point.incarnation != half.incarnation:
         raise Conflict(
             "the registry of this home was moved to another database than that which the settings name",
             hint="set REGISTRY_DB_HOST and REGISTRY_DB_NAME as they were",
         )
     async with postgres_source(database, world) as source:
         tables = await summed(source.batches())
-    return Moved(point=point, tables=tables, aside=put_stores_aside(places, ending), again=True)
+    return Moved(point=point, tables=tables, aside=put_stores_aside(places, half), again=True)
 
 
 async def _point_there(database: PostgresSettings, world: World) -> Point | None:

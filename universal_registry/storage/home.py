@@ -10,9 +10,9 @@ from universal_registry.kernel.errors import NotFound, ReadOnlyStore, StorageFul
 from universal_registry.kernel.settings import Places
 from universal_registry.kernel.world import World
 from universal_registry.security.tokens import hash_token, new_token
-from universal_registry.storage.durable import new_file
+from universal_registry.storage.durable import drop_empty, new_file
 from universal_registry.storage.keyfile import private_folder
-from universal_registry.storage.replacing import half_moved, is_pending
+from universal_registry.storage.replacing import half_moved, holds, is_pending, moved_aside
 
 
 def is_initialised(places: Places, key: Path, *, files: bool = True) -> bool:
@@ -22,9 +22,9 @@ def is_initialised(places: Places, key: Path, *, files: bool = True) -> bool:
     """
     if not files:
         return key.is_file()
-    if is_pending(places):
+    if is_pending(places) or half_moved(places):
         return False
-    return all(file.is_file() and file.stat().st_size > 0 for file in (places.registry_db, places.propagation_db))
+    return holds(places.registry_db) and holds(places.propagation_db)
 
 
 def none_here(places: Places, *, files: bool = True) -> NotFound:
@@ -33,12 +33,17 @@ def none_here(places: Places, *, files: bool = True) -> NotFound:
         return NotFound(f"a restore into {places.home} was cut short", hint="ureg up finishes it, or: ureg init")
     if files and half_moved(places):
         return NotFound(f"the move of {places.home} to PostgreSQL was cut short", hint="ureg db to-postgres ends it")
-    if files and places.registry_db.is_file() and places.registry_db.stat().st_size > 0:
+    if files and (ending := moved_aside(places)):
+        return NotFound(
+            f"the registry of {places.home} was moved to PostgreSQL",
+            hint=f"set REGISTRY_DB_HOST as it was then; to begin anew, put the files that end in {ending} elsewhere",
+        )
+    if files and holds(places.registry_db):
         return NotFound(
             f"the propagation store {places.propagation_db} is missing; the registry beside it is there",
             hint="ureg up makes it anew; what was delivered before may be sent again",
         )
-    if files and places.propagation_db.is_file() and places.propagation_db.stat().st_size > 0:
+    if files and holds(places.propagation_db):
         return NotFound(
             f"{places.registry_db} is missing or empty, but {places.propagation_db.name} belongs to a registry",
             hint="restore it from a backup: ureg restore FILE; to begin anew, remove both",
@@ -77,7 +82,8 @@ def admin_token_hash(places: Places) -> str | None:
 
 
 def _make_token(path: Path, world: World) -> None:
-    """It appears whole or not at all, and whoever is first has made it."""
+    """It appears whole or not at all, and whoever is first has made it. An empty one is none: nobody could use it."""
+    drop_empty(path)
     if path.exists():
         return
     try:

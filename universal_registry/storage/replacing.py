@@ -1,8 +1,9 @@
-"""Two database files take the place of two others: both, whatever cuts it short, or neither.
+"""Two database files take the place of two others, or go aside: both, whatever cuts it short, or neither.
 
 The new ones wait in a folder beside the files, which an installed service keeps elsewhere (`folder_of`). Giving that
 folder its name is the commit: before it nothing has happened, after it whoever opens the home first goes on to the
-end. A file that still waits there has not been put in place.
+end. A file that still waits there has not been put in place. While files go aside, a mark says so: what is still in
+place is no registry, and may lack its WAL.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ import errno
 import os
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 from universal_registry.kernel.errors import StorageUnavailable
 from universal_registry.kernel.settings import Places
-from universal_registry.storage.durable import sync
+from universal_registry.storage.durable import replaced_file, sync
 from universal_registry.storage.lock import StoreLock
 
 MOVED = ".moved-to-postgresql"
+_MOVING = ".moving-to-postgresql"
 _COMMITTED = ".restored"
 _ENDING = "ending"
 _INDEX = "-shm"
@@ -81,6 +84,7 @@ def _go_on(places: Places) -> str:
         shutil.rmtree(done, ignore_errors=True)  # of one that was killed in the next line but one
         os.rename(committed, done)
         shutil.rmtree(done)
+        (folder / _MOVING).unlink(missing_ok=True)  # what was half gone is aside now, too
         sync(folder)
     except OSError as error:
         raise _said(error) from None
@@ -95,30 +99,55 @@ def _give_as(new: Path, old: Path) -> None:
         os.chmod(new, was.st_mode & 0o777)
 
 
-def put_stores_aside(places: Places, ending: str) -> str:
+class HalfMoved(NamedTuple):
+    """A move to PostgreSQL that was committed, and whose files are not aside yet. `ending`: of their new names.
+    `incarnation`: of the history that was moved."""
+
+    ending: str
+    incarnation: str
+
+
+def put_stores_aside(places: Places, moved: HalfMoved) -> str:
     """Both files get `ending` at the end of their names, the registry's last. What went, in words. The lock must be
-    held. Raises StorageUnavailable."""
+    held. Cut short, it is `half_moved`. Raises StorageUnavailable."""
     folder, aside = folder_of(places), ""
+    files = [folder / each.name for each in (places.propagation_db, places.registry_db)]
     try:
-        for file in (places.propagation_db, places.registry_db):
-            aside = put_aside(folder / file.name, ending) or aside
+        for file in files:
+            if holds(file):
+                _refuse_to_overwrite(file, Path(f"{file}{moved.ending}"))
+        with replaced_file(folder / _MOVING, moved.ending) as mark:
+            mark.write("\n".join(moved).encode("ascii"))
+        for file in files:
+            aside = put_aside(file, moved.ending) or aside
             sync(folder)
+        (folder / _MOVING).unlink()
+        sync(folder)
     except OSError as error:
         raise _said(error) from None
-    return aside
+    return aside or f"files that end in {moved.ending}"
 
 
-def half_moved(places: Places) -> str:
-    """The ending of the file that has gone aside, where a move to PostgreSQL was cut short after its commit; or
-    nothing."""
-    folder, gone = folder_of(places), places.propagation_db.name
-    if _holds(folder / gone) or not _holds(places.registry_db):
+def half_moved(places: Places) -> HalfMoved | None:
+    """The move to PostgreSQL that was cut short here after its commit, if one was."""
+    try:
+        ending, _, incarnation = (folder_of(places) / _MOVING).read_text("ascii", "replace").partition("\n")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return HalfMoved(ending, incarnation)
+
+
+def moved_aside(places: Places) -> str:
+    """How the files end that a move to PostgreSQL has left, where nothing has taken their place since; or nothing."""
+    name = places.registry_db.name
+    if holds(places.registry_db) or holds(places.propagation_db):
         return ""
-    aside = sorted(each.name for each in folder.glob(f"{gone}{MOVED}*") if not each.name.endswith(("-shm", "-wal")))
-    return aside[-1].removeprefix(gone) if aside else ""
+    aside = sorted(each.name.removeprefix(name) for each in folder_of(places).glob(f"{name}{MOVED}*"))
+    return next((each for each in reversed(aside) if not each.endswith(_BESIDE[:2])), "")
 
 
-def _holds(file: Path) -> bool:
+def holds(file: Path) -> bool:
+    """Whether a database is in the file: one of no bytes counts as none."""
     return file.is_file() and file.stat().st_size > 0
 
 
@@ -130,11 +159,15 @@ def put_aside(file: Path, ending: str) -> str:
         if old.exists() and (beside == _INDEX or old.stat().st_size == 0):
             old.unlink()  # nothing is in it that SQLite does not make anew, and a file of its new name may be there
         elif old.exists():
-            if new.exists():
-                raise FileExistsError(errno.EEXIST, "something of that name is there already", str(new))
+            _refuse_to_overwrite(old, new)
             os.rename(old, new)
             found = f"files that end in {ending}"
     return found
+
+
+def _refuse_to_overwrite(old: Path, new: Path) -> None:
+    if old.exists() and new.exists():
+        raise FileExistsError(errno.EEXIST, "something of that name is there already", str(new))
 
 
 def _said(error: OSError) -> StorageUnavailable:

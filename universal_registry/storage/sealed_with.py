@@ -1,5 +1,4 @@
-"""Which key a store was sealed with, and whose history it is, whatever its version, and without opening anything that
-is sealed."""
+"""Which key a store was sealed with, whatever its version, and without opening anything that is sealed."""
 
 from __future__ import annotations
 
@@ -12,21 +11,11 @@ from universal_registry.kernel.world import World
 from universal_registry.storage.database import translated
 
 _FACT = "SELECT value FROM {}meta WHERE key = 'key_fingerprint'"
-_HISTORY = "SELECT value FROM meta WHERE key = 'incarnation'"
 
 
 def sealed_with(path: Path) -> str | None:
     """The fingerprint that a registry's file names; None when there is no file or nothing was sealed. Raises Corrupt,
     StorageUnavailable."""
-    return _fact(path, _FACT.format(""))
-
-
-def history_of(path: Path) -> str | None:
-    """The incarnation of a registry's file; None when there is no registry. Raises as `sealed_with`."""
-    return _fact(path, _HISTORY)
-
-
-def _fact(path: Path, sql: str) -> str | None:
     if not path.exists() or path.stat().st_size == 0:
         return None
     with translated(path):
@@ -34,7 +23,7 @@ def _fact(path: Path, sql: str) -> str | None:
         try:
             if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchall():
                 return None
-            rows = connection.execute(sql).fetchall()
+            rows = connection.execute(_FACT.format("")).fetchall()
         finally:
             connection.close()
     return str(rows[0][0]) if rows else None

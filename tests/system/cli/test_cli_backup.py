@@ -153,6 +153,22 @@ def test_it_moves_to_postgresql(offline: Ureg, postgres: pgserver.Server) -> Non
     assert "moved" in ureg("db", "to-postgres", **env).stdout
     assert json.loads(ureg("get", "alias", "gs", "-o", "json", **env).stdout)["meta"]["revision"] == 1
     assert not (ureg.home / ".universal_registry.db").exists()
+    for words in (("up",), ("init",)):  # in a shell where the variables are not set
+        assert "was moved to PostgreSQL" in ureg(*words, code=5).stderr
+    assert "was moved to PostgreSQL" in ureg("get", "alias", code=3).stderr
+    assert "was moved to PostgreSQL" in ureg("db", "to-postgres", code=3, **env).stderr
+    assert "was moved to PostgreSQL" in ureg("doctor", code=1).stdout
+
+
+def test_files_are_not_left_behind_for_an_empty_database(offline: Ureg, postgres: pgserver.Server) -> None:
+    ureg = offline
+    ureg("set", "alias", "gs", "command=git status")
+    database = postgres.database("cli_too_early")
+    env = {"REGISTRY_DB_HOST": database.host, "REGISTRY_DB_NAME": database.name, "REGISTRY_DB_USER": database.user}
+    for words in (("up",), ("init",), ("set", "alias", "x", "command=y")):
+        assert "ureg db to-postgres" in ureg(*words, code=5, **env).stderr
+    assert "moved" in ureg("db", "to-postgres", **env).stdout
+    assert json.loads(ureg("get", "alias", "gs", "-o", "json", **env).stdout)["meta"]["revision"] == 1
 
 
 def test_the_doctor_says_what_is_wrong_and_puts_right_what_is_safe(offline: Ureg) -> None:

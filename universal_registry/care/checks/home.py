@@ -12,7 +12,7 @@ PRIVATE = {"config": 0o700, "config/encryption.key": 0o600, "config/admin.token"
 def there(facts: Facts) -> Said:
     """A registry is in this home."""
     if facts.half:
-        return skip("there is half of one")
+        return skip("there is none that is whole")
     return ok("it is there") if facts.initialised else fail("there is no registry here", "ureg init")
 
 
@@ -42,6 +42,16 @@ def private(facts: Facts) -> Said:
     if not wrong:
         return ok("keys and token are private") if facts.modes.keys() & PRIVATE.keys() else skip("there are none")
     return fail(f"others may read {', '.join(wrong)}", f"chmod go= {facts.path(wrong[0])}", "private")
+
+
+def token(facts: Facts) -> Said:
+    """The administrator's token can be used."""
+    if facts.token_is_one is None:
+        return skip("there is none that can be read")
+    if facts.token_is_one:
+        return ok("it is a token")
+    path = facts.path("config/admin.token")
+    return fail("config/admin.token holds no token: nobody is let in by it", f"rm {path}; ureg down; ureg up")
 
 
 def databases(facts: Facts) -> Said:
@@ -78,6 +88,7 @@ CHECKS = (
     Check("home", "writable", writable),
     Check("home", "space", space),
     Check("home", "private", private),
+    Check("home", "token", token),
     Check("home", "databases", databases),
     Check("home", "log-size", log_size),
     Check("home", "settings", settings),
