@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Protocol, TypeVar
 
-from universal_registry.kernel.errors import Invalid, NotFound, RegistryError
+from universal_registry.kernel.errors import Conflict, Invalid, NotFound, RegistryError
 from universal_registry.kernel.ids import Key
 from universal_registry.kernel.world import World, utc_text
 from universal_registry.registry.catalogue import Catalogue
@@ -29,7 +29,7 @@ from universal_registry.storage.sync_rows import (
     row_of_kept,
 )
 from universal_registry.storage.writer import Batch
-from universal_registry.sync.identity import ID_DIGITS, Identity
+from universal_registry.sync.identity import ID_DIGITS, Identity, Seen
 from universal_registry.sync.ledger import Entry, Outcome, policy_of
 from universal_registry.sync.projection import projected
 
@@ -62,6 +62,8 @@ class Books:
         self.writer = writer
         self.catalogue = catalogue
         self.world = world
+        self.seen = Seen()
+        """What this process has seen committed."""
         self._selectors: dict[str, Selector] = {}
 
     async def identity(self) -> Identity:
@@ -158,3 +160,8 @@ async def identity_in(tables: SyncTables) -> Identity:
     if identity is None:
         raise NotFound("this registry has no peers yet", hint="invite one: ureg peer invite")
     return identity
+
+
+def gone_back() -> Conflict:
+    """Nothing may be built on what was seen before."""
+    return Conflict("the store has gone back to an earlier state", hint="repeat it; links are opened anew")

@@ -9,12 +9,12 @@ from msgspec.structs import replace
 
 from universal_registry.kernel.errors import Invalid, NotFound
 from universal_registry.kernel.ids import Key
-from universal_registry.storage.sync_books import Books, identity_in
+from universal_registry.storage.sync_books import Books, gone_back, identity_in
 from universal_registry.storage.sync_rows import Kept, identity_of, kept_of, peer_of
 from universal_registry.storage.writer import Batch
 from universal_registry.sync import ledger
 from universal_registry.sync.conflict import MANUAL, NEWEST, PREFER, Conflict, conflicts_of
-from universal_registry.sync.identity import Identity
+from universal_registry.sync.identity import Identity, is_behind
 from universal_registry.sync.version import Version
 
 _MOST_ROWS = 4000
@@ -64,12 +64,15 @@ class Reviews:
     async def resolve(self, key: Key, choices: Mapping[str, Version], actor: str) -> None:
         """Settle conflicts: at each path, the value of this version holds, here and, by and by, everywhere.
 
-        Raises NotFound when nothing is known of the record, Invalid for a path that it has not.
+        Raises NotFound when nothing is known of the record, Invalid for a path that it has not, Conflict when the store
+        has gone back.
         """
 
         async def work(batch: Batch) -> None:
             tables = batch.sync_tables()
             before = await identity_in(tables)
+            if is_behind(before, self._books.seen):
+                raise gone_back()
             kept = (await self._books.kept(tables, [key])).get(key)
             if kept is None:
                 raise NotFound(f"{key} has no versions here", hint="see: ureg conflict ls")

@@ -15,7 +15,7 @@ from universal_registry.log.audit import deed
 from universal_registry.log.change import Change, Op
 from universal_registry.registry.record import decode_record
 from universal_registry.registry.selector import Selector
-from universal_registry.storage.sync_books import Books, identity_in
+from universal_registry.storage.sync_books import Books, gone_back, identity_in
 from universal_registry.storage.sync_marker import read_marker, write_marker
 from universal_registry.storage.sync_rows import (
     Kept,
@@ -30,7 +30,16 @@ from universal_registry.storage.sync_rows import (
 from universal_registry.storage.writer import Batch
 from universal_registry.sync import ledger
 from universal_registry.sync.audience import with_audience
-from universal_registry.sync.identity import Identity, Marker, Renewal, renewal_at_start, renewed
+from universal_registry.sync.identity import (
+    Identity,
+    Marker,
+    Renewal,
+    Seen,
+    is_behind,
+    renewal_at_start,
+    renewed,
+    seen_of,
+)
 from universal_registry.sync.ports import Applied, Digests, Feed, Keys, Peer
 from universal_registry.sync.projection import leaves_of
 from universal_registry.sync.version import NOTHING, Known, Vector, is_seen
@@ -55,7 +64,28 @@ class Replica:
 
     async def identity(self) -> Identity:
         """As committed. Raises NotFound while this registry is no node."""
-        return await self._books.identity()
+        seen = self._books.seen
+        identity = await self._books.identity()
+        return await self._part(seen) if self._is_behind(identity, seen) else identity
+
+    def _is_behind(self, identity: Identity, seen: Seen) -> bool:
+        """Whether the store has gone back since `seen`; if not, this has been seen, too."""
+        if is_behind(identity, seen):
+            return True
+        self._books.seen = seen_of(identity, self._books.seen)
+        return False
+
+    async def _part(self, seen: Seen) -> Identity:
+        """The store has gone back: become somebody else, unless another one has seen to it."""
+
+        async def work(batch: Batch) -> Identity:
+            tables = batch.sync_tables()
+            before = await identity_in(tables)
+            return await self._renew(tables, before, Renewal.BEHIND) if is_behind(before, seen) else before
+
+        identity = await self._books.writer.within(work)
+        self._books.seen = seen_of(identity, self._books.seen)
+        return identity
 
     def selector(self, scope: str) -> Selector:
         """The scope as a selector. Raises Invalid when more than keys decides."""
@@ -182,11 +212,18 @@ class Replica:
         return await self._books.writer.within(work)
 
     async def _renew(self, tables: SyncTables, before: Identity, why: Renewal) -> Identity:
-        identity = renewed(before, epoch=self._books.fresh(), store=self._books.fresh())
+        identity = self._another(before)
         await tables.run_each("put_identity", [row_of_identity(identity)])
+        await self._record(tables, before, identity, why)
+        return identity
+
+    def _another(self, before: Identity) -> Identity:
+        self._marked = -1
+        return renewed(before, epoch=self._books.fresh(), store=self._books.fresh())
+
+    async def _record(self, tables: SyncTables, before: Identity, identity: Identity, why: Renewal) -> None:
         what = {"why": str(why), "before": before.origin, "after": identity.origin}
         await tables.record([deed(self._books.world, _DAEMON, "node.renew", f"node {identity.node}", **what)])
-        return identity
 
     # --- writes here ---------------------------------------------------------------------------------------------
 
@@ -195,9 +232,10 @@ class Replica:
         if not batch.synced:
             return
         tables = batch.sync_tables()
-        identity = identity_of(await tables.ask("identity"))
-        if identity is None:
+        before = identity_of(await tables.ask("identity"))
+        if before is None:
             return
+        identity = self._another(before) if is_behind(before, self._books.seen) else before
         chosen = [each for each in changes if each.op is not Op.EVENT and self._is_tracked(identity, each.key)]
         if not chosen:
             return
@@ -216,6 +254,8 @@ class Replica:
         if made:
             await self._books.keep(tables, identity, [Kept(key, entry, "") for key, entry in made.items()])
             self._given = identity.feed
+            if identity.store != before.store:
+                await self._record(tables, before, identity, Renewal.BEHIND)
 
     def _is_tracked(self, identity: Identity, key: Key) -> bool:
         return any(self._books.selector(scope).covers(key) for scope in identity.tracked)
@@ -255,41 +295,55 @@ class Replica:
 
     async def feed(self, scope: Keys, after: int, seen: Vector, max_bytes: int) -> Feed:
         """What changed in the scope behind a position, without what `seen` covers, from one state."""
-        records: list[Known] = []
-        size = looked = 0
+        before = self._books.seen
         async with self._books.store.sync_view() as view:
             identity = await identity_in(view)
-            while True:
-                rows = await view.ask("feed", after, _PAGE)
-                for row in rows:
-                    key, (state, position), _ = kept_of(row)
-                    wanted = scope.covers(key) and not is_seen(state, seen)
-                    if wanted and records and size + len(row[4]) > max_bytes:
-                        return self._told_of(identity, Feed(records, after, True, identity.vector, identity.floor))
-                    after = position
-                    if wanted:
-                        records.append(Known(key, state))
-                        size += len(row[4])
-                looked += len(rows)
-                if len(rows) < _PAGE:
-                    return self._told_of(identity, Feed(records, identity.feed, False, identity.vector, identity.floor))
-                if looked >= _MOST_ROWS:
-                    return self._told_of(identity, Feed(records, after, True, identity.vector, identity.floor))
+            records, end, more = await self._changed(view, scope, after, seen, max_bytes)
+        if self._is_behind(identity, before):
+            identity, records, end, more = await self._part(before), [], after, False
+        elif not more:
+            end = identity.feed
+        if records or not more:
+            self._tells(identity)
+        return Feed(records, end, more, identity.vector, identity.floor, identity.store)
 
-    def _told_of(self, identity: Identity, feed: Feed) -> Feed:
+    async def _changed(
+        self, view: SyncTables, scope: Keys, after: int, seen: Vector, max_bytes: int
+    ) -> tuple[list[Known], int, bool]:
+        """Some records, how far that goes, and whether there is more."""
+        records: list[Known] = []
+        size = looked = 0
+        while looked < _MOST_ROWS:
+            rows = await view.ask("feed", after, _PAGE)
+            for row in rows:
+                key, (state, position), _ = kept_of(row)
+                wanted = scope.covers(key) and not is_seen(state, seen)
+                if wanted and records and size + len(row[4]) > max_bytes:
+                    return records, after, True
+                after = position
+                if wanted:
+                    records.append(Known(key, state))
+                    size += len(row[4])
+            looked += len(rows)
+            if len(rows) < _PAGE:
+                return records, after, False
+        return records, after, True
+
+    def _tells(self, identity: Identity) -> None:
         """Before anything leaves, that others of this database may have written: the marker says so."""
-        if feed.records or not feed.more:
-            self._given = max(self._given, identity.feed)
-            self._mark()
-        return feed
+        self._given = max(self._given, identity.feed)
+        self._mark()
 
     async def states(self, keys: Sequence[Key]) -> tuple[list[Known], Vector]:
-        """All that is known of some records, and the vector, from one state."""
+        """All that is known of some records, and the vector, from one state. Raises Conflict."""
+        seen = self._books.seen
         async with self._books.store.sync_view() as view:
             identity = await identity_in(view)
             kept = await self._books.kept(view, keys)
-        self._given = max(self._given, identity.feed)
-        self._mark()
+        if self._is_behind(identity, seen):
+            await self._part(seen)
+            raise gone_back()
+        self._tells(identity)
         return [Known(key, kept[key].entry.state if key in kept else NOTHING) for key in keys], identity.vector
 
     async def digests(self, scope: Keys, after: int) -> Digests:
@@ -305,17 +359,26 @@ class Replica:
         return Digests(items, after, len(rows) == _MOST_DIGESTS)
 
     async def take(self, peer: Peer, records: Sequence[Known], vector: Vector, *, joins: bool) -> Applied:
-        """Merge what a peer sent, make the records what their versions show, and move the peer's cursor: at once."""
+        """Merge what a peer sent, make the records what their versions show, and move the peer's cursor: at once.
+        Raises Conflict when the store is not the one any more on which the peer's place stands."""
 
-        async def work(batch: Batch) -> Applied:
+        async def work(batch: Batch) -> tuple[Identity, int] | None:
             tables = batch.sync_tables()
             before = await identity_in(tables)
+            if is_behind(before, self._books.seen):
+                await self._renew(tables, before, Renewal.BEHIND)
+                return None
             kept = await self._books.kept(tables, [each.key for each in records])
             states = {key: each.entry.state for key, each in kept.items()}
             outcome = ledger.take(before, states, records, vector, joins=joins)
             await self._books.apply(batch, before, outcome, f"peer:{peer.node}")
             await tables.run_each("put_peer", [row_of_peer(peer)])
             self._given = outcome.identity.feed
-            return Applied(len(outcome.entries), outcome.identity.vector)
+            return outcome.identity, len(outcome.entries)
 
-        return await self._books.writer.within(work)
+        taken = await self._books.writer.within(work)
+        if taken is None:
+            raise gone_back()
+        identity, changed = taken
+        self._books.seen = seen_of(identity, self._books.seen)
+        return Applied(changed, identity.vector)

@@ -76,6 +76,24 @@ def renewal_for(identity: Identity, vector: Mapping[str, int]) -> Renewal:
     return Renewal.PEER_KNOWS_MORE if vector.get(identity.origin, 0) > identity.feed else Renewal.NO
 
 
+class Seen(NamedTuple):
+    """What a process has seen committed: in which store, and up to which number. What it has told is part of it."""
+
+    store: str = ""
+    feed: int = 0
+
+
+def seen_of(identity: Identity, before: Seen) -> Seen:
+    """What has been seen after this, too."""
+    return Seen(identity.store, max(identity.feed, before.feed if before.store == identity.store else 0))
+
+
+def is_behind(identity: Identity, seen: Seen) -> bool:
+    """Whether the store has gone back beneath a process that runs: a standby that lagged has taken over, say. To be
+    asked of what was read after `seen` was."""
+    return identity.store == seen.store and identity.feed < seen.feed
+
+
 def renewed(identity: Identity, *, epoch: str, store: str) -> Identity:
     """The same node with a new epoch and a new feed: what was written before comes back from its peers."""
     return msgspec.structs.replace(identity, epoch=epoch, store=store)

@@ -22,6 +22,9 @@ class Outgoing:
         self._store = store
         self._reach = reach
         self.is_asked = False
+        self.is_other = False
+        """Whether the store has become another one than the peer has asked for: nothing more of it may be sent here."""
+        self._of = ""
         self._max_bytes = BATCH_BYTES
         self._read = 0
         """How far the feed was looked through. What lies between the end of the last batch and here the peer knows."""
@@ -40,7 +43,7 @@ class Outgoing:
         """The peer asks for what is behind its place; also when something on its way was lost. Raises Malformed."""
         if since.cursor > feed_end:
             raise Malformed(f"a cursor at {since.cursor}, the feed ends at {feed_end}")
-        self.is_asked, self.seen = True, since.vv
+        self.is_asked, self.seen, self._of = True, since.vv, since.store
         self._read = self._end = self.acked = since.cursor
         self._flying.clear()
         self._told = {}
@@ -77,6 +80,9 @@ class Outgoing:
 
     async def _next(self, *, shares_vectors: bool) -> Batch | None:
         feed = await self._store.feed(self._reach, self._read, self.seen, self._max_bytes)
+        if feed.store != self._of:
+            self.is_other = True
+            return None
         self._read = feed.end
         news = shares_vectors and not feed.more and beyond(feed.vector, joined(self.seen, self._told))
         if not feed.records and not feed.more and not news:

@@ -39,14 +39,15 @@ class Keys(Protocol):
 
 
 class Feed(NamedTuple):
-    """A part of the feed, from one state of the store: records, how far it goes, whether there is more; the vector, and
-    the floor."""
+    """A part of the feed, from one state of the store: records, how far it goes, whether there is more; the vector, the
+    floor, and under which id (`Identity.store`) it is read."""
 
     records: list[Known]
     end: int
     more: bool
     vector: Vector
     floor: int
+    store: str
 
 
 class Applied(NamedTuple):
@@ -66,7 +67,8 @@ class Digests(NamedTuple):
 
 
 class SyncStore(Protocol):
-    """Versions, peers and identity of one registry."""
+    """Versions, peers and identity of one registry. Of a store that has gone back beneath it nothing is told: it
+    becomes somebody else first, which whoever asked sees by `Identity.store`, or by Conflict."""
 
     async def identity(self) -> Identity:
         """As committed. Raises NotFound while this registry has none (nobody has enabled it)."""

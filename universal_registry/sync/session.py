@@ -72,6 +72,10 @@ class Session:
         self._outgoing = Outgoing(store, link.reach)
         self._said: Vector = {}
         """The vector of our hello."""
+        self._as = ""
+        """The id of our store in it; empty before."""
+        self._asked_at = -1
+        """Where a batch of the peer's feed was missing, and asked for again."""
         self._equal_at = -1
         self._compared_at = world.monotonic()
         self._quiet = 0
@@ -111,7 +115,7 @@ class Session:
         if self.peer.audiences != mark:
             self.peer = replace(self.peer, audiences=mark, store="", cursor=0)
         await self._look()
-        self._said = identity.vector
+        self._said, self._as = identity.vector, identity.store
         hello = Hello(
             proto=PROTOCOL,
             cluster=identity.cluster,
@@ -156,6 +160,9 @@ class Session:
             return []
         frames = await self._next()
         if not frames and self._outgoing.is_quiet:
+            identity = await self._store.identity()
+            if (ending := await self._renewed(identity, {})) is not None:
+                return self._sent(ending)
             if self.peer.acked:
                 await self._store.save_peer(self.peer)
             is_due = self._world.monotonic() - self._compared_at >= COMPARE_SECONDS
@@ -164,7 +171,7 @@ class Session:
             await self._look()
             is_equal = not is_due and self.phase is Phase.IN_SYNC and self._equal_at == self._tree_at
             self._quiet = 0 if is_equal else self._quiet + 1
-            if self._quiet > (0 if self._asks_first(await self._store.identity()) else 1):
+            if self._quiet > (0 if self._asks_first(identity) else 1):
                 frames = [Digest(root=self._tree.root, ask=True)]
         return self._sent(frames)
 
@@ -256,6 +263,9 @@ class Session:
         if self.phase is Phase.ENDED:
             return []
         batches = await self._outgoing.batches(shares_vectors=self._whole)
+        if self._outgoing.is_other:
+            self.phase = Phase.ENDED
+            return [Bye(reason="renewed")]
         if any(batch.recs or batch.more for batch in batches):
             self.phase = Phase.SYNCING
         if self._outgoing.is_asked:
@@ -264,11 +274,12 @@ class Session:
 
     async def _batch(self, batch: Batch) -> list[Frame]:
         identity = await self._store.identity()
-        if batch.start > self.peer.cursor:
-            return [self._ask(identity)]
-        known = [record.known for record in batch.recs]
         if (ending := await self._renewed(identity, batch.vv)) is not None:
             return ending
+        if batch.start > self.peer.cursor:  # one was lost; those that were sent behind it tell nothing new
+            asked, self._asked_at = self._asked_at, self.peer.cursor
+            return [] if asked == self.peer.cursor else [self._ask(identity)]
+        known = [record.known for record in batch.recs]
         self._check_scope([each.key for each in known])
         self._outgoing.hears(batch.vv)
         peer, cursor = self.peer, max(batch.end, self.peer.cursor)
@@ -326,11 +337,13 @@ class Session:
     # --- the rest ------------------------------------------------------------------------------------------------
 
     async def _renewed(self, identity: Identity, vector: Vector) -> list[Frame] | None:
-        """If the peer shows that this store was rolled back: become somebody else, and end. None: it does not."""
+        """If the peer shows that this store was rolled back: become somebody else, and end; end, too, if it is another
+        one already. None: neither."""
         why = renewal_for(identity, vector)
-        if not why:
+        if not why and self._as in ("", identity.store):
             return None
-        await self._store.renew(why)
+        if why:
+            await self._store.renew(why)
         self.phase = Phase.ENDED
         return [Bye(reason="renewed")]
 
