@@ -6,16 +6,26 @@ from itertools import pairwise
 from typing import Any
 
 import msgspec
-from syncing import Node, session_with, settle, sync
+from syncing import OPERATOR, Node, session_with, settle, sync
 
 from universal_registry.kernel.ids import Key
+from universal_registry.kernel.world import SystemWorld
 from universal_registry.sync.outgoing import WINDOW
 from universal_registry.sync.ports import Peer
-from universal_registry.sync.session import Session
+from universal_registry.sync.session import AGAIN_SECONDS, Phase, Session
 from universal_registry.sync.version import LIFE, Known, State, Version
 
 SMALL = 600
 """Bytes of a batch: two or three records."""
+
+
+class Later(SystemWorld):
+    """Some seconds later."""
+
+    seconds = 0.0
+
+    def monotonic(self) -> float:
+        return self.seconds
 
 
 def frames_of(frames: list[bytes], kind: str) -> list[dict[str, Any]]:
@@ -56,6 +66,8 @@ async def test_what_was_lost_on_its_way_is_asked_for_again(pair: tuple[Node, Nod
     asked = await right.receive(batches[1])
     assert frames_of(asked, "since")[0]["cursor"] == 0
     assert await b.spec("n3") is None, "nothing is taken in out of order"
+    for late in batches[2:]:
+        assert await right.receive(late) == [], "for what is behind the same gap it is not asked again"
     waiting = await left.receive(asked[0])
     while waiting:
         acks = [each for frame in waiting for each in await right.receive(frame)]
@@ -63,6 +75,59 @@ async def test_what_was_lost_on_its_way_is_asked_for_again(pair: tuple[Node, Nod
     for number in range(30):
         assert await b.spec(f"n{number}") == {"command": "x" * 50}
     assert right.peer.cursor == left.peer.acked == (await a.replica.identity()).feed
+
+
+async def test_what_both_have_changed_goes_each_way_once(pair: tuple[Node, Node]) -> None:
+    """Merging it here moves it behind what was sent already: it does not go again."""
+    a, b = pair
+    await fill(a, 20)
+    await sync(a, b)
+    for node in pair:
+        for number in range(20):
+            await node.set(f"n{number}", command=node.name * 50)
+    left, right = [await session_with(*each, batch_bytes=SMALL) for each in ((a, b), (b, a))]
+    sent = frames_of(await settle(left, right), "batch")
+    assert sum(len(batch.get("recs", ())) for batch in sent) == 2 * 20
+    for node in pair:
+        assert await node.spec("n7") == {"command": "b" * 50}
+        assert len(await node.reviews.reviews(30)) == 20
+
+
+async def test_what_is_changed_after_it_was_sent_goes_again(pair: tuple[Node, Node]) -> None:
+    a, b = pair
+    await fill(a, 30)
+    left, right, batches = await greeted(a, b)
+    await a.set("n0", command="later")
+    await a.service.delete(Key("alias", "default", "n1"), actor=OPERATOR)
+    while batches:
+        acks = [each for frame in batches for each in await right.receive(frame)]
+        batches = [each for ack in acks for each in await left.receive(ack)]
+    assert await b.spec("n0") == {"command": "later"}
+    assert await b.spec("n1") is None
+
+
+async def test_when_all_has_arrived_nobody_waits_to_compare(pair: tuple[Node, Node]) -> None:
+    a, b = pair
+    await sync(a, b)
+    world = Later()
+    left, right = await session_with(a, b, world), await session_with(b, a, world)
+    await settle(left, right)
+    await a.set("gs", command="git status")
+    await b.set("ll", command="ls -l")
+    world.seconds = AGAIN_SECONDS
+    queues = {right: await left.woken(), left: await right.woken()}
+    sent: list[bytes] = []
+    while any(queues.values()):
+        for receiver, sender in ((right, left), (left, right)):
+            frames, queues[receiver] = queues[receiver], []
+            sent += frames
+            for frame in frames:
+                queues[sender] += await receiver.receive(frame)
+    assert (left.phase, right.phase) == (Phase.IN_SYNC, Phase.IN_SYNC), "and no tick has passed"
+    await a.set("gs", command="git status -sb")
+    [batch] = await left.woken()
+    [ack] = await right.receive(batch)
+    assert await left.receive(ack) == [], "but not after each change"
 
 
 async def test_the_echo_of_a_change_makes_nobody_ask_again(pair: tuple[Node, Node]) -> None:

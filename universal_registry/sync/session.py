@@ -39,6 +39,8 @@ from universal_registry.sync.protocol import (
 )
 from universal_registry.sync.version import Vector, beyond, joined
 
+AGAIN_SECONDS = 1.0
+"""Between two comparisons that nobody has waited a tick for."""
 COMPARE_SECONDS = 24 * 3600.0
 """After so long all digests are read again and compared, though nothing has changed since they were equal."""
 
@@ -78,6 +80,9 @@ class Session:
         """Where a batch of the peer's feed was missing, and asked for again."""
         self._equal_at = -1
         self._compared_at = world.monotonic()
+        self._rested_at = self._compared_at
+        self._is_hearing = True
+        """Whether more of the peer's feed is to come, as far as it has said."""
         self._quiet = 0
         """Ticks in a row with nothing under way, and not known to be equal."""
         self.peer = Peer(node=link.node, scope=link.text)
@@ -179,6 +184,14 @@ class Session:
         """Say goodbye."""
         return self._end(Bye(reason="closed")) if self.phase is not Phase.ENDED else []
 
+    async def _rested(self) -> list[Frame]:
+        """All of ours has arrived: whether both hold the same is asked at once, but not more often than ticks do."""
+        now = self._world.monotonic()
+        if self._is_hearing or not self._outgoing.is_quiet or now - self._rested_at < AGAIN_SECONDS:
+            return []
+        self._rested_at = now
+        return [Digest(root=(await self._look()).root, ask=True)]
+
     # --- frames --------------------------------------------------------------------------------------------------
 
     def _sent(self, frames: Sequence[Frame]) -> list[bytes]:
@@ -216,7 +229,9 @@ class Session:
             case Batch():
                 return await self._batch(frame)
             case Ack():
-                return await self._next() if self._outgoing.acknowledged(frame) else []
+                if not self._outgoing.acknowledged(frame):
+                    return []
+                return await self._next() or await self._rested()
             case StateOf():
                 return await self._mended(frame)
 
@@ -287,6 +302,7 @@ class Session:
         self.peer = replace(peer, cursor=cursor, gap=gap, seen_at=utc_text(self._world.now()))
         joins = self._whole and not batch.more and not gap
         applied = await self._store.take(self.peer, known, batch.vv, joins=joins)
+        self._is_hearing = batch.more
         if batch.recs or batch.more:
             self.phase = Phase.SYNCING
         ack = Ack(cursor=batch.end, applied=applied.changed, vv=applied.vector)
