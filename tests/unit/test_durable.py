@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from universal_registry.storage import durable
-from universal_registry.storage.durable import new_file, replaced_file
+from universal_registry.storage.durable import drop_empty, new_file, replaced_file
 
 
 @pytest.fixture(params=["links", "no links"])
@@ -84,3 +84,48 @@ def test_another_refusal_to_link_is_no_reason_to_go_another_way(
     with pytest.raises(OSError, match="No space"), new_file(tmp_path / "a", "1") as file:
         file.write(b"text")
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a kill needs a process")
+def test_a_kill_at_any_call_leaves_no_empty_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed at the first, second, ... call to the system: the file is not there, or it is whole."""
+    for survived in range(40):
+        (folder / "a").unlink(missing_ok=True)
+        if (pid := os.fork()) == 0:
+            _killed_after(survived, monkeypatch)
+            with new_file(folder / "a", f"{survived}") as file:
+                file.write(b"text")
+            os._exit(0)
+        _, status = os.waitpid(pid, 0)
+        assert not (folder / "a").exists() or (folder / "a").read_bytes() == b"text"
+        if os.waitstatus_to_exitcode(status) == 0:
+            break
+    assert 3 < survived < 39
+    assert (folder / "a").read_bytes() == b"text"
+
+
+def _killed_after(calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = [calls]
+
+    def counted(real: Any) -> Any:
+        def call(*words: Any, **more: Any) -> Any:
+            left[0] -= 1
+            if left[0] < 0:
+                os._exit(9)
+            return real(*words, **more)
+
+        return call
+
+    for name in ("open", "link", "rename", "replace", "fsync", "close", "unlink"):
+        monkeypatch.setattr(durable.os, name, counted(getattr(os, name)))
+
+
+def test_an_empty_file_is_dropped_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    (tmp_path / "full").write_bytes(b"x")
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    (tmp_path / "target").touch()
+    for name in ("empty", "full", "link", "none"):
+        drop_empty(tmp_path / name)
+    drop_empty(tmp_path / "no folder" / "a")
+    assert sorted(os.listdir(tmp_path)) == ["full", "link", "target"]

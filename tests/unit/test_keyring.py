@@ -154,12 +154,20 @@ def test_a_missing_key_is_never_replaced(path: Path) -> None:
     assert not path.exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b"garbage", key_of(1) * 2, b"\x00" * 44, b"x" * 1_000_000])
+@pytest.mark.parametrize("content", [b"\n", b"garbage", key_of(1) * 2, b"\x00" * 44, b"x" * 1_000_000])
 @pytest.mark.parametrize("may_create", [True, False])
 def test_garbage_is_refused_and_left_as_it_is(path: Path, content: bytes, may_create: bool) -> None:
     make(path, content)
     assert "does not hold a key" in refusal(path, may_create=may_create)
     assert path.read_bytes() == content
+
+
+def test_an_empty_file_is_no_key_and_is_made_anew_where_nothing_is_sealed(path: Path) -> None:
+    make(path, b"")
+    assert "does not hold a key" in refusal(path, may_create=False)
+    assert path.read_bytes() == b""
+    made = load_or_create_key(path, WORLD, may_create=True)
+    assert load_or_create_key(path, WORLD, may_create=False).fingerprint == made.fingerprint
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o620, 0o660, 0o601])

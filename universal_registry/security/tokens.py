@@ -21,6 +21,11 @@ def new_token(world: World) -> str:
     return TOKEN_PREFIX + base64.urlsafe_b64encode(world.secret_bytes(32)).rstrip(b"=").decode()
 
 
+def is_token(text: str) -> bool:
+    """Whether it has the form of one."""
+    return _TOKEN.fullmatch(text) is not None
+
+
 def hash_token(token: str) -> str:
     """What the store keeps: 64 hex digits. A plain hash is enough for 256 random bits."""
     return hashlib.sha256(token.encode(errors="surrogatepass")).hexdigest()
@@ -38,6 +43,6 @@ def parse_bearer(header: str | None) -> str:
     match = _BEARER.fullmatch(header.strip(" \t"))
     if match is None:
         raise Unauthenticated("the Authorization header is not a bearer token", hint=HINT)
-    if not _TOKEN.fullmatch(match[1]):
+    if not is_token(match[1]):
         raise Unauthenticated("the token is not one of ours: it must begin with ur_", hint=HINT)
     return match[1]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -46,6 +48,15 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def drop_empty(path: Path) -> None:
+    """Remove a file of no bytes, if that is what is there: something else was cut short there, and it holds nothing.
+    Of several that do so and then make it anew, none removes what another has made. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError), _alone_in(path.parent):
+        found = os.lstat(path)
+        if stat.S_ISREG(found.st_mode) and found.st_size == 0:
+            path.unlink()
+
+
 def unwritable(error: OSError, path: Path) -> StorageUnavailable:
     """What is said when a file or folder that people have named cannot be written."""
     what = f"{path} cannot be written: {(error.strerror or str(error)).lower()}"
@@ -81,10 +92,19 @@ def _appear(draft: Path, path: Path) -> None:
 
 
 def _claim(draft: Path, path: Path) -> None:
-    """An empty file makes the name ours, then the draft takes its place. Killed in between, the empty one is left."""
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
-    try:
+    """Look, then rename, while nobody else does. Killed at any moment, only the draft is left."""
+    with _alone_in(path.parent):
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
         draft.replace(path)
-    except OSError:
-        path.unlink(missing_ok=True)
-        raise
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Of all processes of this machine that come here, one at a time."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

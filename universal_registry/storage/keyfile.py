@@ -25,7 +25,7 @@ from universal_registry.kernel.errors import (
 from universal_registry.kernel.settings import Settings
 from universal_registry.kernel.world import World
 from universal_registry.security.keyring import Keyring, kid_of, new_key, parse_key
-from universal_registry.storage.durable import UNFINISHED, new_file, replaced_file, sync
+from universal_registry.storage.durable import UNFINISHED, drop_empty, new_file, replaced_file, sync
 
 _MOST_BYTES = 4096
 
@@ -33,11 +33,14 @@ _MOST_BYTES = 4096
 def load_or_create_key(path: Path, world: World, *, may_create: bool, expected: str | None = None) -> Keyring:
     """The keyring of a key file and of `keys/*.key` beside it.
 
-    A missing file is made when `may_create`; any number of processes that do this at once end with the same key.
+    A missing file, or an empty one, is made when `may_create`; any number of processes that do this at once end with
+    the same key.
     `expected` is the fingerprint that the store knows, for the message when the file is missing.
     Raises KeyMismatch (missing, foreign, unsafe, not a key), ReadOnlyStore, StorageFull, StorageUnavailable.
     """
     try:
+        if may_create:
+            drop_empty(path)
         if not _exists(path):
             if not may_create:
                 raise _missing(path, expected)

@@ -291,6 +291,12 @@ def test_init_below_a_daemon_makes_nothing(online: Any) -> None:
     done = online("init")
     assert done.stdout.startswith("created config/admin.token\n")
     assert "there already" in done.stdout, "a new token is no new registry"
+    token.write_text("ur_\n")
+    assert "home/token" in (said := online("doctor", "--all", code=1).stdout)
+    assert f"rm {token}; ureg down; ureg up" in said
+    token.write_text("")
+    online("init")
+    assert token.read_text().startswith("ur_"), "an empty one is none"
 
 
 def test_apply_of_many_tells_their_numbers(offline: Any) -> None:

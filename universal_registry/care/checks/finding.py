@@ -45,7 +45,8 @@ class Facts(msgspec.Struct, kw_only=True):
     `modes`: permission bits by the name of a file or folder. `broken`: what the engine says of each store; `unread`:
     why it could not look. `status`, `health`, `keys`: what the registry answers; `silent`: why it does not. `sizes`:
     bytes. `half`: why what is there is no registry, and `half_command` what mends it. `key_replaced`: the id of a key
-    that stands in the place of the one that seals. `frozen`: the process id of a holder that was told to stand still.
+    that stands in the place of the one that seals. `token_is_one`: whether config/admin.token holds a token. `frozen`:
+    the process id of a holder that was told to stand still.
     """
 
     now: datetime
@@ -58,6 +59,7 @@ class Facts(msgspec.Struct, kw_only=True):
     sizes: dict[str, int] = {}
     half: str = ""
     half_command: str = ""
+    token_is_one: bool | None = None
     holder: str = ""
     holder_is_daemon: bool = False
     frozen: int = 0
