@@ -115,6 +115,17 @@ def test_a_secret_in_the_command_line_is_noticed_and_an_end_of_line_is_no_part_o
         assert (built.exposed, built.document) == ([], {"spec": {"secret_value": "hush"}})
 
 
+def test_json_may_stand_in_a_file() -> None:
+    def read(word: str) -> str:
+        return {"@file": '{"a": [1, null]}\n', "-": '"hush"'}.get(word, word)
+
+    built = build([parse_assignment("options:=@file"), parse_assignment("secret_value:=-")], KIND, read)
+    assert (built.exposed, built.document["spec"]) == ([], {"options": {"a": [1, None]}, "secret_value": "hush"})
+    with pytest.raises(UsageError, match="both ask for standard input"):
+        build([parse_assignment("options:=-"), parse_assignment("version=-")], KIND, read)
+    assert build([parse_assignment('version:="@file"')], KIND, read).document == {"spec": {"version": "@file"}}
+
+
 def test_the_first_equals_sign_divides() -> None:
     assert parse_assignment("command=FOO=1 bar") == ("command", "FOO=1 bar", False)
     assert parse_assignment("a:=[1]") == ("a", "[1]", True)

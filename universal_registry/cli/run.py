@@ -15,7 +15,7 @@ from universal_registry.cli.command import Example, command
 from universal_registry.cli.output import json_text
 from universal_registry.cli.session import current_settings
 from universal_registry.environment import environment
-from universal_registry.kernel.errors import Invalid, NotFound, UsageError
+from universal_registry.kernel.errors import Invalid, NoSuchCommand, NotExecutable, NotFound, UsageError
 from universal_registry.kernel.ids import check_namespace
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ def run(name: str, words: tuple[str, ...]) -> None:
 
     They are the `variables` of the record `environment/NAME` and, counting more, each exported `env_var` in the
     namespace NAME. Secrets among them are opened here, with the registry's key file, and reach the command alone: so it
-    must be a registry of this machine whose key you may read.
+    must be a registry of this machine whose key you may read. Exits with 127 when there is no such command, with 126
+    when it cannot be run.
     """
     check_namespace(name)
     given = asyncio.run(_variables(name))
@@ -44,13 +45,13 @@ def run(name: str, words: tuple[str, ...]) -> None:
     try:
         os.execvpe(words[0], words, {**environment(), **given})  # noqa: S606 - the user's own command
     except FileNotFoundError:
-        raise NotFound(f"there is no command {words[0]!r:.80}") from None
+        raise NoSuchCommand(f"there is no command {words[0]!r:.80}") from None
     except OSError as error:
         if error.errno == errno.E2BIG:
             longest = max(given, key=lambda each: len(given[each]), default="")
             hint = f"the longest of the environment is {longest}" if longest else None
-            raise UsageError("the command's words and variables are more than the system takes", hint=hint) from None
-        raise UsageError(f"{words[0]!r:.80} cannot be run: {error.strerror or error}") from None
+            raise NotExecutable("the command's words and variables are more than the system takes", hint=hint) from None
+        raise NotExecutable(f"{words[0]!r:.80} cannot be run: {error.strerror or error}") from None
     except ValueError:
         raise UsageError("the command holds a NUL character") from None
 

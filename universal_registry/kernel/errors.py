@@ -60,6 +60,18 @@ class NotFound(RegistryError):
     code, status, exit_code = "not-found", 404, 3
 
 
+class NoSuchCommand(NotFound):
+    """The program that is to be run is not there. The exit code is that of shells, `env` and `timeout`."""
+
+    code, exit_code = "no-such-command", 127
+
+
+class NotExecutable(UsageError):
+    """The program that is to be run is there, and the system does not run it. The exit code is that of shells."""
+
+    code, exit_code = "not-executable", 126
+
+
 class MethodNotAllowed(RegistryError):
     """The path exists, the method does not."""
 

@@ -58,7 +58,7 @@ def build(assignments: Iterable[Assignment], kind: Mapping[str, Any], read: Call
             raise UsageError(f"{assignment.path} is given twice")
         seen.add(steps)
         field = _declared(steps, fields)
-        if read and assignment.text == "-" and not assignment.is_json:
+        if read and assignment.text == "-":
             if stdin_of:
                 raise UsageError(
                     f"{stdin_of} and {assignment.path} both ask for standard input", hint="give one as @FILE"
@@ -86,7 +86,7 @@ def _fields_of(kind: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
 
 
 def _fetched(assignment: Assignment) -> bool:
-    return not assignment.is_json and (assignment.text in ("", "-") or assignment.text.startswith("@"))
+    return assignment.text in ("", "-") or assignment.text.startswith("@")
 
 
 def _steps(path: str, fields: Mapping[str, Any]) -> tuple[str, ...]:
@@ -120,9 +120,9 @@ def _declared(steps: Sequence[str], fields: Mapping[str, Any]) -> Mapping[str, A
 
 
 def _value(assignment: Assignment, field: Mapping[str, Any], read: Callable[[str], str]) -> Any:
-    if assignment.is_json:
-        return _json(assignment.text, assignment.path)
     text = read(assignment.text)
+    if assignment.is_json:
+        return _json(text, assignment.path)
     if field.get("secret"):
         return text.removesuffix("\n")  # files and pipes end with one; no secret does
     match field.get("type", "string"):

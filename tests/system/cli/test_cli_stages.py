@@ -43,8 +43,9 @@ def test_it_exits_as_the_command_does(offline: Any) -> None:
     assert offline.run(("run", "--env", "staging", "--", "sh", "-c", "exit 77"), b"", {}).returncode == 77
     assert offline.run(("run", "--env", "staging", "sh", "-c", "kill -9 $$"), b"", {}).returncode == -9
     assert offline("run", "--env", "staging", "cat", "-", stdin="through").stdout == "through"
-    assert "no command 'no-such-command'" in offline("run", "--env", "staging", "--", "no-such-command", code=3).stderr
-    offline("run", "--env", "staging", "--", offline.write("plain", "x"), code=2)
+    done = offline("run", "--env", "staging", "--", "no-such-command", code=127)
+    assert "no command 'no-such-command'" in done.stderr
+    offline("run", "--env", "staging", "--", offline.write("plain", "x"), code=126)
     offline("run", "--env", "staging", code=2)
     offline("run", "--", "true", code=2)
 
@@ -111,6 +112,27 @@ def test_each_stage_keeps_its_secrets(offline: Any) -> None:
     assert offline.json("get", "env_var", "KEY", "-n", "production")["spec"]["scope"] == "session"
     found = offline("run", "--env", "production", "--", *PRINT, "KEY").stdout
     assert found == "its-own-canary\n"
+
+
+def test_what_is_replaced_and_what_is_lacking_is_said(offline: Any) -> None:
+    stages(offline)
+    promote = ("promote", "staging", "production", "--select", "kind=service", "--approved-by", "x")
+    assert "warning" not in offline(*promote).stderr
+    offline("set", "service", "pay", "version=8", "-n", "staging")
+    assert "warning" not in offline(*promote).stderr, "the stage before was changed last"
+    offline("set", "service", "pay", "version=8.1", "-n", "production")
+    hot = offline.json("get", "service", "pay", "-n", "production")["meta"]["revision"]
+    for words in ((*promote, "--dry-run"), promote):
+        said = offline(*words).stderr
+        assert f"warning: service pay was changed in production (revision {hot}) after what replaces it" in said
+    assert "warning" not in offline(*promote).stderr, "both are the same now"
+    offline("set", "datastore", "main", "engine=postgresql", "-n", "staging")
+    offline("set", "service", "pay", "depends_on=main,shared", "-n", "staging")
+    offline("set", "datastore", "shared", "engine=postgresql")
+    said = offline(*promote).stderr
+    assert "warning: depends_on of service pay names datastore main, which production does not have" in said
+    assert "shared" not in said
+    assert "warning" not in offline("promote", "staging", "production", "--approved-by", "x").stderr
 
 
 def test_a_secret_within_a_record_is_the_stage_s_own(offline: Any) -> None:
