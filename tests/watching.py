@@ -32,14 +32,19 @@ OPERATOR = Actor("uid:1000", admin=True)
 
 
 class Watched:
-    """A registry and its hubs. `small`: a ring of four revisions, so that most is read from behind it."""
+    """A registry and its hubs. `hub` has what is written from the writer. `apart` reads it, as if another process had
+    written it; so does `small`, with a ring of four revisions, so that most is read from behind it."""
 
     def __init__(self, service: RegistryService) -> None:
         self.service = service
         self.hub = WatchHub(service, WORLD)
+        self.apart = WatchHub(service, WORLD)
         self.small = WatchHub(service, WORLD, RingLimits(revisions=4))
-        for hub in (self.hub, self.small):
-            service.on_commit(hub.on_commit)
+        service.newest.on_coming(self.hub.on_coming)
+        service.on_commit(self.hub.on_commit)
+        for hub in (self.apart, self.small):
+            service.on_commit(hub.look_again)
+            service.on_commit(hub.wakeup.notify)
 
     async def put(self, name: str, value: str = "x", **more: Any) -> int:
         """Make the alias of that name exactly this; the revision."""

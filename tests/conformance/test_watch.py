@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from watching import ENGINES, OPERATOR, WORLD, Watched, events, read, read_event
 from universal_registry.api.watch_hub import WatchHub
 from universal_registry.api.watcher import Asked, Policy, Start
 from universal_registry.kernel.errors import CursorMismatch, StorageUnavailable
+from universal_registry.kernel.ids import Key
 from universal_registry.log.cursor import Cursor, parse_cursor
 from universal_registry.registry.ports import Page
 from universal_registry.registry.watch import FrameKind, Passage
@@ -217,7 +218,7 @@ async def test_the_end_of_the_server_is_told(watched: Watched):
 
 @pytest.mark.parametrize("small", [False, True], ids=["ring", "behind"])
 async def test_what_is_missing_in_the_log_is_stated(watched: Watched, small: bool, monkeypatch: pytest.MonkeyPatch):
-    hub = watched.small if small else watched.hub
+    hub = watched.small if small else watched.apart
     real = watched.service.log.passages
 
     async def holed(*args: Any, **more: Any) -> Any:
@@ -419,3 +420,47 @@ async def test_who_is_behind_holds_few_large_records(watched: Watched):
             most = max(most, len(watcher._behind))
     assert 0 < most <= 16
     assert watcher._fits <= 8
+
+
+async def test_nothing_is_told_of_a_commit_that_fails(watched: Watched, monkeypatch: pytest.MonkeyPatch):
+    """What is made while the disk works counts for nothing until it has done so."""
+    await watched.put("a", "1")
+    watcher = await watched.hub.open(Asked())
+    await read(watcher)
+    await watched.put("a", "2")
+    writer, prepared = watched.service._writer, []
+    real = writer._store.batch
+
+    @asynccontextmanager
+    async def failing() -> AsyncIterator[Any]:
+        async with real() as batch:
+            yield batch
+            await asyncio.sleep(0)  # as a disk takes its time
+            prepared.extend(watched.service.newest.coming())
+            raise StorageUnavailable("the disk is gone")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(writer._store, "batch", failing)
+        with pytest.raises(StorageUnavailable):
+            await watched.put("a", "lost")
+    assert [each.change.op for each in prepared] == ["put"]
+    assert watched.service.newest.coming() == ()
+    watched.hub.on_commit()
+    await watched.put("a", "3")
+    found = await read_events(watcher, 2)
+    assert [event["previous"]["spec"]["command"] for frame in found for event in frame["events"]] == ["1", "2"]
+    assert events(found) == [("put", "a", "2"), ("put", "a", "3")]
+
+
+async def test_what_the_writer_knows_of_the_newest_lines_is_what_the_log_says(watched: Watched):
+    """In order, with the values before them, whatever happened to a record within a group."""
+    known: list[Passage] = []
+    watched.service.newest.on_coming(lambda: known.extend(watched.service.newest.coming()))
+    await watched.put("a", "1")
+    await watched.put("a", "2")
+    await asyncio.gather(watched.put("a", "3"), watched.put("a", "4"), watched.delete("a"), watched.put("a", "5"))
+    await asyncio.gather(*(watched.put(name, str(at)) for at in range(6) for name in ("a", "b")))
+    await watched.service.emit(Key("alias", "default", "a"), {"n": 1}, actor=OPERATOR, session="s", audience=())
+    await watched.delete("a")
+    written = list(await watched.service.log.passages(0, 100))
+    assert known == written

@@ -261,18 +261,21 @@ SPOILERS = {"early bookmark": _early_bookmark, "stale cache": _stale_cache, "los
 _ONE, _TWO, _GONE = (Write((("a", value),)) for value in (("in", "x"), ("in", "y"), None))
 
 
-@pytest.mark.parametrize("small", [False, True], ids=["ring", "behind"])
+@pytest.mark.parametrize("small", [False, True], ids=["from the writer", "read"])
 @pytest.mark.parametrize("spoiler", SPOILERS)
 def test_a_broken_store_is_noticed(bench: Bench, spoiler: str, small: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     history = History((), "beginning", small, False, (_ONE, _TWO, _GONE, _ONE, _TWO, _ONE, _TWO, _GONE))
     bench.run(bench.play(history))
-    log = bench.watched.service.log
-    real = log.passages
+    log, newest = bench.watched.service.log, bench.watched.service.newest
+    read, known = log.passages, newest.coming
 
     async def spoiled(*args: Any, **more: Any) -> list[Passage]:
-        return SPOILERS[spoiler](await real(*args, **more))
+        return SPOILERS[spoiler](await read(*args, **more))
 
-    monkeypatch.setattr(log, "passages", spoiled)
+    if small:
+        monkeypatch.setattr(log, "passages", spoiled)
+    else:
+        monkeypatch.setattr(newest, "coming", lambda: SPOILERS[spoiler](known()))
     with pytest.raises(AssertionError):
         bench.run(bench.play(history))
 

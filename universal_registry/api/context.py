@@ -19,7 +19,7 @@ from universal_registry.registry.once import Once
 from universal_registry.registry.service import Actor, RegistryService
 
 if TYPE_CHECKING:
-    from universal_registry.api.watch_hub import WatchHub
+    from universal_registry.api.watch_lines import Lines
     from universal_registry.observe.audit import Audit
     from universal_registry.observe.denials import Denials
     from universal_registry.observe.figures import FiguresReader
@@ -85,7 +85,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     control: PropagationControl
     health: Health
     wakeup: Wakeup
-    hub: WatchHub
+    lines: Lines
     still: Callable[[Request, Actor], bool]
     openapi: Callable[[], bytes]
 

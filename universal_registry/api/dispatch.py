@@ -17,6 +17,7 @@ from universal_registry.api.routes import Match, match
 from universal_registry.api.routes_peers import LINKS
 from universal_registry.api.shell_answers import COLUMN, for_shell, problem_for_shell, shell_type
 from universal_registry.api.watch_hub import WatchHub
+from universal_registry.api.watch_lines import Lines
 from universal_registry.kernel.errors import (
     Forbidden,
     Malformed,
@@ -72,6 +73,8 @@ class Api:
         service.on_commit(self.wakeup.notify)
         self.hub = WatchHub(service, world)
         service.on_commit(self.hub.on_commit)
+        service.newest.on_coming(self.hub.on_coming)
+        self.lines = Lines(self.hub, lambda: self.callers)
         observed.figures.watches, observed.figures.consumers = self.hub.figures, observed.consumers.all
         catalogue = service.catalogue
         self._context = Context(
@@ -80,7 +83,7 @@ class Api:
             health=health,
             observed=observed,
             wakeup=self.wakeup,
-            hub=self.hub,
+            lines=self.lines,
             still=self.still,
             openapi=lambda: openapi_bytes(catalogue),
         )
@@ -162,7 +165,8 @@ class Api:
         if "accept" in request.headers:
             reads = request.method in _READS
             response = for_shell(response, request, match(request.method, request.path).route.pattern if reads else "")
-        return Response(status=response.status, headers=(*response.headers, *_ALWAYS), body=response.body)
+        headers = (*response.headers, *_ALWAYS)
+        return Response(status=response.status, headers=headers, body=response.body, through=response.through)
 
     async def _answer(self, request: Request, admitted: Admitted) -> Response:
         route = admitted.match.route

@@ -22,6 +22,8 @@ from universal_registry.api.plain import SERVER
 from universal_registry.kernel.errors import Malformed, RegistryError, TimedOut
 
 PeerOf = Callable[[asyncio.BaseTransport | None], Peer]
+_ROOM = 64 << 10
+"""Bytes that may wait to be sent to a reader who is written to without being waited for."""
 
 
 def full_front(api: Api, limits: ServerLimits, peer_of: PeerOf) -> web.Server:
@@ -103,12 +105,34 @@ async def _sent(http: web.BaseRequest, response: Response, *, keep: bool) -> web
     await stream.prepare(http)
     if http.method != "HEAD":
         try:
+            through = response.through
             async for piece in response.body:
                 await stream.write(piece)
+                if through is not None and http.transport is not None:
+                    through(_Pipe(http.transport, chunked=stream.chunked))
+                    through = None
         finally:
             await response.body.aclose()  # at once, when the client has left
     await stream.write_eof()
     return stream
+
+
+class _Pipe:
+    """Pipe: past aiohttp, which has sent the head and puts nothing else in between."""
+
+    def __init__(self, transport: asyncio.Transport, *, chunked: bool) -> None:
+        self._transport = transport
+        self.form = "chunked" if chunked else "plain"
+
+    @property
+    def has_room(self) -> bool:
+        return self._transport.get_write_buffer_size() <= _ROOM and not self._transport.is_closing()
+
+    def framed(self, data: bytes) -> bytes:
+        return b"%x\r\n%b\r\n" % (len(data), data) if self.form == "chunked" else data
+
+    def write(self, data: bytes) -> None:
+        self._transport.write(data)
 
 
 def _unreadable(error: BaseException | None, message: str, limit: int) -> Malformed:

@@ -170,7 +170,7 @@ def _key(context: Context, call: Call) -> Key:
 async def _content(context: Context, call: Call, key: Key) -> dict[str, Any]:
     """The document in the body, with the key of the path. What it says of its own key must agree."""
     content = await _sent(context, call, key)
-    named = key._asdict()
+    named = {"kind": key.kind, "namespace": key.namespace, "name": key.name}
     for field, wanted in named.items():
         if field not in content:
             continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import msgspec
@@ -10,8 +9,9 @@ import msgspec
 from universal_registry.api.context import Call, Context, body_as
 from universal_registry.api.handlers_records import selector_of
 from universal_registry.api.http import NDJSON_TYPE, Request, Response, json_response
-from universal_registry.api.watcher import HEARTBEAT, Asked, Policy, Start, Watcher
-from universal_registry.kernel.errors import Malformed, RegistryError, UsageError
+from universal_registry.api.watch_lines import LineWatch
+from universal_registry.api.watcher import HEARTBEAT, Asked, Policy, Start
+from universal_registry.kernel.errors import Malformed, UsageError
 from universal_registry.log.chain import GENESIS
 from universal_registry.log.cursor import Cursor, parse_cursor
 from universal_registry.registry.consumers import Consumer
@@ -22,7 +22,6 @@ from universal_registry.registry.words import near, shown
 SSE_TYPE = "text/event-stream"
 LONGEST_HEARTBEAT = 60
 MOST_LAG = 100_000_000
-_LOOK_SECONDS = 1.0
 _FILTERS = ("select", "kind", "namespace", "name", "class", "label", "field")
 
 
@@ -41,34 +40,17 @@ async def watch(context: Context, call: Call) -> Response:
     """
     as_events = call.request.accepts(SSE_TYPE)
     heartbeat = call.request.integer("heartbeat", int(HEARTBEAT), 1, LONGEST_HEARTBEAT)
-    watcher = await context.hub.open(await asked_of(context, call.request))
-    wire = _event if as_events else _line
+    watcher = await context.lines.hub.open(await asked_of(context, call.request))
+    told = LineWatch(
+        context.lines,
+        watcher,
+        _event if as_events else _line,
+        form="events" if as_events else "lines",
+        heartbeat=heartbeat,
+        still=lambda: context.still(call.request, call.who),
+    )
     content_type = f"{SSE_TYPE}; charset=utf-8" if as_events else NDJSON_TYPE
-    return Response(headers=(("content-type", content_type),), body=_stream(context, call, watcher, wire, heartbeat))
-
-
-async def _stream(
-    context: Context, call: Call, watcher: Watcher, wire: Callable[[Frame], bytes], heartbeat: float
-) -> AsyncGenerator[bytes, None]:
-    world = context.service.world
-    silent_since = world.monotonic()
-    try:
-        while True:
-            try:
-                frames = await watcher.next(wait=_LOOK_SECONDS)
-            except RegistryError as error:  # the answer has begun: what went wrong is its last line
-                frames = [watcher.broken(error.message)]
-            if not context.still(call.request, call.who):
-                return  # a token that was revoked is told nothing any more
-            now = world.monotonic()
-            if len(frames) == 1 and frames[0].kind is FrameKind.BOOKMARK and now - silent_since < heartbeat:
-                continue
-            silent_since = now
-            yield b"".join(map(wire, frames))
-            if watcher.is_over:
-                return
-    finally:
-        await watcher.close()
+    return Response(headers=(("content-type", content_type),), body=told.pieces(), through=told.through)
 
 
 def _line(frame: Frame) -> bytes:

@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -22,6 +22,7 @@ NDJSON_TYPE = "application/x-ndjson"
 PROBLEM_TYPE = "application/problem+json"
 TSV_TYPE = "text/tab-separated-values"
 NUL_TYPE = "text/nul-separated-values"
+TEXT_TYPE = "text/plain"
 _QUERY_FIELDS = 200
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
@@ -86,6 +87,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     def flag(self, name: str) -> bool:
         """A yes or no in a query parameter; absent is no. Raises UsageError for anything else."""
+        if not self.query:
+            return False
         text = self.value(name, "false").lower()
         if text in ("", "1", "true", "yes"):
             return True
@@ -95,6 +98,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     def content_type(self) -> str:
         """The media type of the body without its parameters, in lower case; empty when none is stated."""
+        if self.headers.get("content-type") == JSON_TYPE:
+            return JSON_TYPE  # as nearly all say
         return self.header("content-type").split(";")[0].strip().lower()
 
     def accepts(self, media_type: str) -> bool:
@@ -105,12 +110,34 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         return any(each.split(";")[0].strip().lower() == media_type for each in said.split(","))
 
 
+class Pipe(Protocol):
+    """What leads to the reader of an answer that is sent as it comes, for what need not wait until its next piece."""
+
+    form: str
+    """Names what `framed` does: the same for all of that name."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the reader has taken most of what was written, and is there."""
+        ...
+
+    def framed(self, data: bytes) -> bytes:
+        """As `write` wants it."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Send it behind what was sent."""
+        ...
+
+
 class Response(msgspec.Struct, frozen=True, kw_only=True):
-    """One answer. A body that is a generator is sent as it comes, without a length."""
+    """One answer. A body that is a generator is sent as it comes, without a length. `through`: tells such a body
+    of its pipe when its first piece was sent, if the front has one."""
 
     status: int = 200
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes | AsyncGenerator[bytes, None] = b""
+    through: Callable[[Pipe], None] | None = None
 
     def header(self, name: str) -> str:
         """The first header of that name (any case), empty when there is none."""

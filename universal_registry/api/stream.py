@@ -7,12 +7,13 @@ connection what is new for it. A connection that does not read is passed over: i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from universal_registry.api.dispatch import Api
+from universal_registry.api.hand_out import hand_out
 from universal_registry.api.handlers_watch import asked_of
 from universal_registry.api.http import Peer, Request
 from universal_registry.api.watcher import Asked, Start
@@ -25,14 +26,12 @@ from universal_registry.registry.words import shown
 
 if TYPE_CHECKING:
     from universal_registry.api.stream_connection import StreamConnection
-    from universal_registry.api.stream_frames import Made
     from universal_registry.api.stream_handshake import Handshake
 
 PATH = "/v1/stream"
 _LINES = (b"GET /v1/stream ", b"GET /v1/stream?")
 KIND = "endpoint"
 SWEEP_SECONDS = 1.0
-_AT_ONCE = 512
 _AT_A_TIME = 16
 """Batches of the log that are handed out before the second's look after everybody is due again."""
 _MOST_KNOWN = 1000
@@ -88,7 +87,7 @@ class StreamFront:
         self._known: dict[tuple[str, str, Peer], tuple[Request, Actor]] = {}
         self._callers = api.callers
         self._empty = asyncio.Event()
-        self._listens = False
+        self.hub.on_advance(self._advanced)
 
     def apply(self, settings: Settings) -> None:
         """Use other settings from now on."""
@@ -183,25 +182,15 @@ class StreamFront:
         if now - self._swept >= SWEEP_SECONDS:
             self._swept = now
             self._sweep(now)
-        if self.watching:
-            if not self._listens:
-                self._listens = True
-                self.hub.on_advance(self._advanced)
+        if self.hub.is_watched:
             for _ in range(_AT_A_TIME):
                 await self.hub.advance()
                 if self.hub.is_current:
                     break
 
     def _advanced(self) -> None:
-        self._some(iter(tuple(self.watching)), {})
-
-    def _some(self, left: Iterator[StreamConnection], made: Made) -> None:
-        """Hand out to so many, and then let others have their turn. `made`: what was made of it for those before."""
-        for count, connection in enumerate(left, 1):
-            connection.pump_shared(made)
-            if count == _AT_ONCE:
-                asyncio.get_running_loop().call_soon(self._some, left, made)
-                return
+        if self.watching:
+            hand_out(iter(tuple(self.watching)))
 
     def _sweep(self, now: float) -> None:
         changed, self._callers = self._callers != self.api.callers, self.api.callers

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 import orjson
 
+from universal_registry.api.hand_out import Made, Shared
 from universal_registry.api.http import Request, problem_of, whole_body
-from universal_registry.api.stream_frames import Made, Shared, Subscription, framed, takes_time
+from universal_registry.api.stream_frames import Subscription, framed, takes_time
 from universal_registry.api.stream_messages import (
     Bookmark,
     Id,
@@ -25,7 +26,7 @@ from universal_registry.api.stream_messages import (
     read_message,
 )
 from universal_registry.api.stream_socket import StreamSocket
-from universal_registry.api.watcher import Policy
+from universal_registry.api.watcher import Place, Policy
 from universal_registry.kernel.errors import Conflict, NotFound, RegistryError, TooLarge
 from universal_registry.propagation.streams import IN, OUT
 from universal_registry.registry.service import Actor
@@ -42,7 +43,9 @@ _TAKE = 128 << 10
 class StreamConnection(StreamSocket):
     """`name`: as what it is counted."""
 
-    __slots__ = ("_asked", "_front", "_last", "_said", "_subscriptions", "_tasks", "actor", "name")
+    __slots__ = (
+        "_asked", "_front", "_in", "_last", "_only", "_out", "_said", "_subscriptions", "_tasks", "actor", "name",
+    )  # fmt: skip
 
     def __init__(self, front: StreamFront, asked: Request, actor: Actor, name: str) -> None:
         super().__init__(front.limits)
@@ -52,7 +55,10 @@ class StreamConnection(StreamSocket):
         self._asked = asked
         self._tasks: set[asyncio.Task[None]] = set()
         self._last: dict[str, asyncio.Task[None]] = {}
+        self._in, self._out = front.traffic.flow(name, IN), front.traffic.flow(name, OUT)
         self._subscriptions: dict[Id, Subscription] = {}
+        self._only: Subscription | None = None
+        """The subscription, if there is just one."""
         self._said = self._heard
 
     # --- of asyncio --------------------------------------------------------------------------------------------------
@@ -87,7 +93,7 @@ class StreamConnection(StreamSocket):
 
     def _came(self, size: int) -> None:
         self._said = self._heard
-        self._front.traffic.count(self.name, IN, 1, size)
+        self._in.count(1, size)
 
     def _work(self) -> None:
         """Begin what waits, as much of it as may be under way."""
@@ -176,6 +182,7 @@ class StreamConnection(StreamSocket):
             return
         subscription = Subscription(said, watcher, asked.policy, asked.most_lag, self._loop.time())
         self._subscriptions[said.id] = subscription
+        self._only = subscription if len(self._subscriptions) == 1 else None
         front.watching.add(self)
         self._answer(said.id, b'{"type":"subscribed","cursor":"%b"}' % str(watcher.cursor).encode())
         await front.hub.advance()  # nobody may have read on since the last watcher left
@@ -186,34 +193,48 @@ class StreamConnection(StreamSocket):
         for subscription in tuple(self._subscriptions.values()):
             self._pump(subscription)
 
-    def pump_shared(self, made: Made) -> None:
-        """As `pump`, with what was made already for others that are told the same."""
-        if len(self._subscriptions) != 1 or self._paused or not self._is_open:
+    def tell(self, made: Made) -> None:
+        """As Reader: as `pump`, with what was made already for others that are told the same."""
+        only = self._only
+        if only is None or self._paused or self._lost or self._closed_at or only.catching_up:
             self.pump()
             return
-        (subscription,) = self._subscriptions.values()
-        watcher, place = subscription.watcher, subscription.watcher.place
-        if place is None or subscription.catching_up:
-            self._pump(subscription)
-        elif (found := made.get((subscription.wire, place))) is not None:
+        # From here on as few steps as may be: there may be thousands of connections, for each change.
+        watcher = only.watcher
+        place = watcher.place
+        if place is None:
+            self._pump(only)
+        elif (found := made.get((only.wire, place))) is not None:
             watcher.follow(found.leader, found.events)
-            self._write(subscription, found.data, found.messages)
+            data = found.data
+            self._transport.write(data)
+            only.marked = found.at
+            flow = self._out
+            flow.messages += found.messages
+            flow.size += len(data)
         else:
-            frames = watcher.take(_TAKE)
-            if frames and not watcher.is_over and watcher.is_at_end:
-                data = self._tell(subscription, frames)
-                made[subscription.wire, place] = Shared(
-                    watcher.stand, sum(frame.events for frame in frames), len(frames), data
-                )
-            else:
-                self._tell(subscription, frames or [])
-                self._pump(subscription)
+            self._lead(only, place, made)
+
+    def _lead(self, subscription: Subscription, place: Place, made: Made) -> None:
+        watcher, frames = subscription.watcher, self._taken(subscription) or []
+        data = self._tell(subscription, frames)
+        if frames and not watcher.is_over and watcher.is_at_end:
+            events = sum(frame.events for frame in frames)
+            made[subscription.wire, place] = Shared(watcher.stand, events, len(frames), data, subscription.marked)
+        else:
+            self._pump(subscription)
+
+    def _taken(self, subscription: Subscription) -> list[Frame] | None:
+        try:
+            return subscription.watcher.take(_TAKE)
+        except RegistryError as error:  # of what it asks for, so that others are told
+            return [subscription.watcher.broken(error.message)]
 
     def _pump(self, subscription: Subscription) -> None:
         watcher = subscription.watcher
         while self._is_open and not self._paused and not subscription.catching_up:
             before = watcher.cursor
-            frames = watcher.take(_TAKE)
+            frames = self._taken(subscription)
             if frames is None:
                 subscription.catching_up = True
                 self._spawn(subscription.id, self._catch_up(subscription))
@@ -256,10 +277,11 @@ class StreamConnection(StreamSocket):
     def _write(self, subscription: Subscription, data: bytes, count: int) -> None:
         self._transport.write(data)
         subscription.marked = self._loop.time()
-        self._front.traffic.count(self.name, OUT, count, len(data))
+        self._out.count(count, len(data))
 
     def _drop(self, subscription: Subscription) -> None:
         self._subscriptions.pop(subscription.id, None)
+        self._only = next(iter(self._subscriptions.values())) if len(self._subscriptions) == 1 else None
         if not self._subscriptions:
             self._front.watching.discard(self)
         subscription.watcher.is_over = True
@@ -277,7 +299,7 @@ class StreamConnection(StreamSocket):
     def _send(self, message: bytes, milliseconds: float | None = None) -> None:
         if self._is_open:
             self._transport.write(framed(message))
-            self._front.traffic.count(self.name, OUT, 1, len(message), milliseconds)
+            self._out.count(1, len(message), milliseconds)
 
     # --- its life ----------------------------------------------------------------------------------------------------
 

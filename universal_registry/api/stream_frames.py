@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import orjson
 
 from universal_registry.api.stream_messages import Push, Subscribe
-from universal_registry.api.watcher import Place, Policy, Stand, Watcher
+from universal_registry.api.watcher import Policy, Watcher
 from universal_registry.registry.watch import Frame
 
 
@@ -47,18 +45,6 @@ class Subscription:
         if made is None:
             made = frame.wires[self.wire] = framed(self.message(frame))
         return made
-
-
-class Shared(NamedTuple):
-    """What one was told, for others at the same place: where it stood after that, how much that was, and as sent."""
-
-    leader: Stand
-    events: int
-    messages: int
-    data: bytes
-
-
-Made = dict[tuple[str, Place], Shared]
 
 
 def takes_time(said: Push) -> bool:

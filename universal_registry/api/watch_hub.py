@@ -8,23 +8,25 @@ Nothing is ever pushed into a watcher, so one that does not take costs nobody an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from weakref import WeakSet
 
 import msgspec
 
 from universal_registry.api.context import Wakeup
-from universal_registry.api.watch_ring import Ring, RingLimits, entries_of, fitting
+from universal_registry.api.watch_ring import Entry, Ring, RingLimits, entries_of, fitting
 from universal_registry.api.watcher import Asked, Start, Watcher
-from universal_registry.kernel.errors import CursorMismatch
+from universal_registry.kernel.errors import CursorMismatch, RegistryError
 from universal_registry.kernel.world import World
 from universal_registry.log.chain import GENESIS
 from universal_registry.log.cursor import Cursor
 from universal_registry.observe.figures import WatchFigures
 from universal_registry.registry.service import RegistryService
+from universal_registry.registry.watch import Passage
 
 BATCH = 512
+_NONE: tuple[Sequence[Passage], Sequence[Entry]] = ((), ())
 NET_SECONDS = 1.0
 """A wake-up that was missed costs at most so long (W14)."""
 
@@ -38,7 +40,8 @@ def _may_go_on(end: Cursor, head: Cursor) -> bool:
 class WatchHub:
     """`open` makes watchers. `advance` fills the ring; whoever has come to its end calls it, and nobody else needs to.
 
-    `on_commit` must be called after every commit, by whomever.
+    `on_commit` must be called after every commit, by whomever; `on_coming` may be, during those of this process. What
+    it wrote, the ring takes at once from what the writer knows (`registry/newest.py`), and tells there and then.
     """
 
     def __init__(self, service: RegistryService, world: World, limits: RingLimits = RingLimits()) -> None:  # noqa: B008
@@ -47,6 +50,8 @@ class WatchHub:
         self.wakeup = Wakeup()
         self.epoch = 0
         """Counts the histories that were seen here: it rises when the log was rolled back under its readers."""
+        self.closing = False
+        """Whether the server stops."""
         self.head = 0
         """The newest revision that was seen."""
         self.commits = 0
@@ -62,6 +67,8 @@ class WatchHub:
         self._is_far = False
         self._fits = BATCH
         """Lines that it reads at once, so that they are not much more than a ring holds."""
+        self._coming = _NONE
+        """Lines that were about to be committed, and the revisions that were made of them."""
         self._looked = 0.0
         self._checked = 0.0
 
@@ -85,6 +92,11 @@ class WatchHub:
         self._watchers.discard(watcher)
 
     @property
+    def is_watched(self) -> bool:
+        """Whether there are watchers."""
+        return bool(self._watchers)
+
+    @property
     def ring(self) -> Ring:
         """The newest revisions. There is one as soon as there has been a watcher."""
         assert self._ring is not None
@@ -94,11 +106,6 @@ class WatchHub:
     def is_current(self) -> bool:
         """Whether the ring ends where the log does, as far as anybody knows."""
         return not self._is_due
-
-    @property
-    def closing(self) -> bool:
-        """Whether the server stops."""
-        return self.wakeup.closing
 
     def look_again(self) -> None:
         """The log is known to have grown."""
@@ -144,6 +151,9 @@ class WatchHub:
             except CursorMismatch:
                 self.epoch += 1
                 self._ring = Ring((await self.service.log.head()).cursor, self._limits)
+        self._tell()
+
+    def _tell(self) -> None:
         for listener in tuple(self._listeners):
             listener()
 
@@ -173,24 +183,52 @@ class WatchHub:
 
     # --- for others ----------------------------------------------------------------------------------------------
 
+    def on_coming(self) -> None:
+        """The log is about to grow: make of it, while the disk works, what was asked for of the newest revision."""
+        ring = self._ring
+        if ring is None or not self._watchers or not ring.views:
+            return
+        passages = self.service.newest.coming()
+        entries = entries_of(passages, ring.end.incarnation)
+        self._coming = passages, entries
+        with suppress(RegistryError):  # who is told meets it again
+            for entry in entries:
+                for view in ring.views:
+                    entry.frame(view, self.service)
+
     def on_commit(self) -> None:
-        """The log may have grown. Wakes whoever waits."""
-        self._is_due = True
+        """The log may have grown. Tells of it what the writer knows, and wakes whoever waits."""
         self.commits += 1
+        was_due, self._is_due = self._is_due, True
+        if self._take_newest():
+            self._is_due = was_due
+            self._tell()
         self.wakeup.notify()
+
+    def _take_newest(self) -> bool:
+        """Take what was just written here, if the ring ends where that begins."""
+        ring = self._ring
+        if ring is None or not self._watchers or self._lock.locked():  # somebody reads on
+            return False
+        passages = self.service.newest.after(ring.end)
+        coming, entries = self._coming
+        self._coming = _NONE
+        if passages is not coming:
+            entries = entries_of(passages, ring.end.incarnation)
+        for entry in entries:
+            ring.append(entry)
+        self.head = max(self.head, ring.end.revision)
+        return bool(entries)
 
     def on_advance(self, listener: Callable[[], None]) -> None:
         """Call `listener` whenever the ring may have grown: for fronts that take for many watchers in one go."""
         self._listeners.append(listener)
 
-    def no_longer(self, listener: Callable[[], None]) -> None:
-        """Call it no more."""
-        with suppress(ValueError):
-            self._listeners.remove(listener)
-
     def close(self) -> None:
         """The server stops: every watcher gets an `end` frame, with its cursor."""
+        self.closing = True
         self.wakeup.close()
+        self._tell()
 
     def figures(self) -> WatchFigures:
         """How the watchers do."""

@@ -6,7 +6,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import groupby, islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import orjson
@@ -45,13 +45,15 @@ class View(NamedTuple):
 class Entry:
     """A whole revision, and the frames that were made of it."""
 
-    __slots__ = ("_by_told", "_by_view", "cursor", "sights", "size")
+    __slots__ = ("_by_told", "_by_view", "cursor", "sights", "size", "views")
 
     def __init__(self, cursor: Cursor, passages: Sequence[Passage]) -> None:
         self.cursor = cursor
         self.sights = [Sight(passage) for passage in passages]
         # What a ring holds of it at most: the bodies, read, and as one frame.
         self.size = 500 + sum(2 * len(each.change.body or b"") + len(each.before or b"") + 500 for each in passages)
+        self.views: list[View] = []
+        """Some of those that were asked for."""
         self._by_view: dict[str, Frame | None] = {}
         self._by_told: dict[tuple[Told | None, ...], Frame | None] = {}
 
@@ -62,8 +64,11 @@ class Entry:
         except KeyError:
             told = tuple(judged(view.selector, sight) for sight in self.sights)
             found = self._by_told[told] if told in self._by_told else self._made(told, showing)
-            _keep(self._by_told, told, found)
-            _keep(self._by_view, view.name, found)
+            if len(self._by_told) < _MOST_KEPT:
+                self._by_told[told] = found
+            if len(self.views) < _MOST_KEPT:
+                self._by_view[view.name] = found
+                self.views.append(view)
             return found
 
     def _made(self, told: tuple[Told | None, ...], showing: Showing) -> Frame | None:
@@ -71,11 +76,6 @@ class Entry:
         if not pairs:
             return None
         return changes_frame(self.cursor, [event_document(word, sight, showing) for word, sight in pairs])
-
-
-def _keep(made: dict[Any, Frame | None], key: Any, frame: Frame | None) -> None:
-    if len(made) < _MOST_KEPT:
-        made[key] = frame
 
 
 def fitting(lines: int, passages: Sequence[Passage], size: int, most: int) -> int:
@@ -130,6 +130,11 @@ class Ring:
             gone = self._entries.popleft()
             self._size -= gone.size
             self.start = gone.cursor
+
+    @property
+    def views(self) -> Sequence[View]:
+        """Some of what was asked for of the newest revision."""
+        return self._entries[-1].views if self._entries else ()
 
     def has_after(self, revision: int) -> bool:
         """Whether whoever has read up to that revision can go on here."""

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Iterable
 from enum import StrEnum
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from universal_registry.api.watch_ring import Entry, View, coalesced_frame, entries_of, fitting
-from universal_registry.kernel.errors import CursorMismatch
+from universal_registry.kernel.errors import CursorMismatch, RegistryError
 from universal_registry.log.chain import GENESIS
 from universal_registry.log.cursor import Cursor, parse_cursor
 from universal_registry.log.horizon import Horizon, gone
@@ -64,7 +64,14 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Place = tuple[int, int, str]
-Stand = tuple[Cursor, int]
+
+
+class Stand(NamedTuple):
+    """Where a watcher is; `place`: for all who have come there with it."""
+
+    cursor: Cursor
+    told: int
+    place: Place | None
 
 
 class Watcher:
@@ -92,6 +99,8 @@ class Watcher:
         """Lines that are about `_AT_HAND` bytes, as far as it has seen."""
         self._told = self.cursor.revision
         """The revision of the last cursor that the reader was given."""
+        self._place: Place | None = None
+        """As `place`, from when it was last asked for until it moves."""
 
     @property
     def lag(self) -> int:
@@ -134,25 +143,32 @@ class Watcher:
     def place(self) -> Place | None:
         """What two watchers have in common that `take` gives the same frames to; None: only itself can say."""
         hub = self._hub
-        alone = self.is_over or hub.closing or self._epoch != hub.epoch or self._pages is not None or self._behind
-        if alone or not self._synced or self._asked.policy is Policy.DROP:
+        if self.is_over or hub.closing or self._epoch != hub.epoch:
             return None
-        return self.cursor.revision, self._told, self._view.name
+        if self._place is None and self._synced and not self._behind and self._asked.policy is not Policy.DROP:
+            self._place = self.cursor.revision, self._told, self._view.name
+        return self._place
 
     @property
     def stand(self) -> Stand:
         """Where it is now, for `follow`."""
-        return self.cursor, self._told
+        return Stand(self.cursor, self._told, self.place)
 
     def follow(self, leader: Stand, events: int) -> None:
         """Move to where another of the same place is after it took so many events: they are handed out here too."""
-        self.cursor, self._told = leader
+        self.cursor, self._told, self._place = leader
         self._hub.sent += events
 
     def _told_of(self, entries: Iterable[Entry], most_bytes: int) -> list[Frame]:
-        frames, size = [], 0
+        frames: list[Frame] = []
+        size, self._place = 0, None
         for entry in entries:
-            frame = entry.frame(self._view, self._hub.service)
+            try:
+                frame = entry.frame(self._view, self._hub.service)
+            except RegistryError:
+                if frames:  # those are told first
+                    break
+                raise
             self.cursor = entry.cursor
             if frame is not None:
                 frames.append(self._handed(frame))
@@ -265,7 +281,7 @@ class Watcher:
 
     def _coalesced(self, entries: list[Entry]) -> list[Frame]:
         frame = coalesced_frame(entries, self._view, self._hub.service)
-        self.cursor = entries[-1].cursor
+        self.cursor, self._place = entries[-1].cursor, None
         return self._marked([] if frame is None else [self._handed(frame)])
 
     def _gap(self, last: int) -> Frame:
@@ -276,7 +292,7 @@ class Watcher:
     # --- small things --------------------------------------------------------------------------------------------
 
     def _handed(self, frame: Frame) -> Frame:
-        self._told = self.cursor.revision
+        self._told, self._place = self.cursor.revision, None
         self._hub.sent += frame.events
         return frame
 

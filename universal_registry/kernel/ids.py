@@ -55,6 +55,8 @@ def check_name(name: object) -> str:
 
 def check_namespace(namespace: object) -> str:
     """A DNS label (lowercase letters, digits, hyphen inside, 1-63). Raises Invalid."""
+    if namespace == DEFAULT_NAMESPACE:
+        return DEFAULT_NAMESPACE  # as nearly all are
     if not isinstance(namespace, str) or not _NAMESPACE.fullmatch(namespace):
         shown = repr(namespace)
         shown = shown if len(shown) <= 80 else shown[:77] + "..."

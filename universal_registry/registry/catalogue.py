@@ -6,6 +6,7 @@ parsed then. In a checkout whose JSON is absent or was made from other YAML, it 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -37,7 +38,8 @@ class Field(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     """One field of a spec, or (with an empty name) the items of an array.
 
     `default` is documentation: it is never written into a record. `ref` names the kind, or `a|b` kinds, that the value
-    names. `fields` are those of an object; an `open` object takes others without a warning. `by_name` indexes `fields`.
+    names. `fields` are those of an object; an `open` object takes others without a warning. `by_name` indexes `fields`,
+    `needed` are those of them that it must have.
     `merge`: how peers tell the items of an array apart, `set` or `list_by:<field>`; empty: they take it as one value.
     """
 
@@ -58,11 +60,13 @@ class Field(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     maximum: int | None = None
     merge: str = ""
     by_name: dict[str, Field] = {}
+    needed: tuple[Field, ...] = ()
     holds_secret: bool = False
 
     def __post_init__(self) -> None:
         if self.fields:
             force_setattr(self, "by_name", {field.name: field for field in self.fields})
+            force_setattr(self, "needed", _required(self.fields))
         if self.secret or any(field.holds_secret for field in self.fields):
             force_setattr(self, "holds_secret", True)
 
@@ -73,7 +77,8 @@ class Field(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 
 
 class Classification(msgspec.Struct, frozen=True, eq=False, kw_only=True):
-    """A finer sort of one kind. `fields` are those that it and its parents add to the fields of the kind."""
+    """A finer sort of one kind. `fields` are those that it and its parents add to the fields of the kind; `declared`
+    are those of both, by name, and `required` those of them that a record must have."""
 
     name: str
     kind: str
@@ -81,6 +86,8 @@ class Classification(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     parent: str | None = None
     fields: tuple[Field, ...] = ()
     by_name: dict[str, Field] = {}
+    declared: dict[str, Field] = {}
+    required: tuple[Field, ...] = ()
 
     def __post_init__(self) -> None:
         if self.fields:
@@ -106,11 +113,16 @@ class Kind(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     strict: bool = False
     secret_paths: tuple[tuple[str, ...], ...] = ()
     by_name: dict[str, Field] = {}
+    required: tuple[Field, ...] = ()
     classes_by_name: dict[str, Classification] = {}
 
     def __post_init__(self) -> None:
         force_setattr(self, "by_name", {field.name: field for field in self.fields})
+        force_setattr(self, "required", _required(self.fields))
         force_setattr(self, "classes_by_name", {each.name: each for each in self.classifications})
+        for each in self.classifications:
+            force_setattr(each, "declared", {**self.by_name, **each.by_name})
+            force_setattr(each, "required", _required(each.declared.values()))
 
     def all_fields(self) -> tuple[Field, ...]:
         """The fields of the kind, then those that its classifications add, each once."""
@@ -147,7 +159,7 @@ class Catalogue(msgspec.Struct, frozen=True, eq=False, kw_only=True):
         for word, name in self.aliases.items():
             words.setdefault(word, by_name[name])
         force_setattr(self, "_kind_words", {**plurals, **self.kinds})
-        force_setattr(self, "_class_words", words)
+        force_setattr(self, "_class_words", {**words, **by_name})
         force_setattr(self, "_children", _descendants(by_name))
 
     def kind(self, word: str) -> Kind:
@@ -159,7 +171,7 @@ class Catalogue(msgspec.Struct, frozen=True, eq=False, kw_only=True):
 
     def classification(self, word: str) -> Classification:
         """The classification of this name: exact, in any case or spacing, or an older name for it. Raises Invalid."""
-        found = self._class_words.get(squash(word))
+        found = self._class_words.get(word) or self._class_words.get(squash(word))
         if found is None:
             names = {each.name: None for each in self._class_words.values()}
             raise _unknown("classification", word, near(word, tuple(names)))
@@ -181,6 +193,10 @@ class Catalogue(msgspec.Struct, frozen=True, eq=False, kw_only=True):
             return [legacy.kind]
         found = near(word, tuple(self._kind_words))
         return list(dict.fromkeys(self._kind_words[each].name for each in found))
+
+
+def _required(fields: Iterable[Field]) -> tuple[Field, ...]:
+    return tuple(field for field in fields if field.required)
 
 
 def _unknown(what: str, word: str, guesses: list[str]) -> Invalid:

@@ -37,7 +37,6 @@ from universal_registry.registry.validate import validate_spec
 from universal_registry.security.cipher import KEPT, SecretPath, is_sealed
 
 Heads = Mapping[Key, Record | None]
-_NOTHING = (None,) * len(CONTENT_FIELDS)
 
 
 def decide(heads: Heads, request: Request, revision: int, catalogue: Catalogue) -> Decision:
@@ -296,20 +295,46 @@ def _resolve(value: Any, old: Any, key: Key, path: str) -> Any:
 
 def changed_fields(old: Content | None, new: Content) -> tuple[str, ...]:
     """Which content fields differ; inside `spec` and `labels` one level deep, as `spec.port`. All of them when new."""
-    befores = _NOTHING if old is None else content_values(old)
+    return tuple(_given_fields(new) if old is None else _differing_fields(old, new))
+
+
+def _differing_fields(old: Content, new: Content) -> list[str]:
+    # One by one: for every write, and a loop over their names takes half as long again.
     changed: list[str] = []
-    for field, before, after in zip(CONTENT_FIELDS, befores, content_values(new), strict=True):
-        if before == after:
-            continue
+    if old.classification != new.classification:
+        changed.append("classification")
+    if old.title != new.title:
+        changed.append("title")
+    if old.description != new.description:
+        changed.append("description")
+    if old.labels != new.labels:
+        changed += _changed_members("labels", old.labels, new.labels)
+    if old.annotations != new.annotations:
+        changed.append("annotations")
+    if old.spec != new.spec:
+        changed += _changed_members("spec", old.spec, new.spec)
+    if old.lifecycle != new.lifecycle:
+        changed.append("lifecycle")
+    if old.health != new.health:
+        changed.append("health")
+    if old.expires_at != new.expires_at:
+        changed.append("expires_at")
+    return changed
+
+
+def _given_fields(new: Content) -> list[str]:
+    given: list[str] = []
+    for field, value in zip(CONTENT_FIELDS, content_values(new), strict=True):
         if field == "spec" or field == "labels":
-            changed += _changed_members(field, before or {}, after)
-        elif old is not None or after:
-            changed.append(field)
-    return tuple(changed)
+            given += _changed_members(field, {}, value)
+        elif value:
+            given.append(field)
+    return given
 
 
 def _changed_members(field: str, before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    names = [name for name, value in after.items() if before.get(name) != value]
+    names = [f"{field}.{name}" for name, value in after.items() if before.get(name) != value]
     if not before.keys() <= after.keys():
-        names += [name for name, value in before.items() if name not in after and value is not None]
-    return [f"{field}.{name}" for name in sorted(names)]
+        names += [f"{field}.{name}" for name, value in before.items() if name not in after and value is not None]
+    names.sort()
+    return names

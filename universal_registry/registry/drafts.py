@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -19,7 +19,7 @@ from universal_registry.security.cipher import KEPT, Sealer, SecretPath, is_seal
 
 _IDENTITY = ("kind", "namespace", "name", "meta")
 _KNOWN = (*_IDENTITY, *CONTENT_FIELDS)
-_KNOWN_SET = frozenset(_KNOWN)
+_KNOWN_SET, _IDENTITY_SET = frozenset(_KNOWN), frozenset(_IDENTITY)
 _MOST_LABELS = 64
 _MOST_TEXT = 4096
 _HEALTH = ("passing", "warning", "critical", "unknown")
@@ -38,9 +38,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
 
     def content(self) -> Content:
         """All of it, for a full replacement."""
-        if "classification" in self.fields:
-            return Content(**self.fields)
-        return Content(classification=self.default_classification, **self.fields)
+        return Content(**self.fields)
 
 
 class DraftReader:
@@ -63,28 +61,28 @@ class DraftReader:
             raise Invalid(f"a record is an object, not {shown(document)}", hint='write {"kind", "name", "spec"}')
         _refuse_unknown(document)
         kind, classification = self._kind_of(document)
-        namespace = DEFAULT_NAMESPACE if document.get("namespace") is None else document["namespace"]
-        key = Key(kind.name, check_namespace(namespace), check_name(document.get("name")))
-        fields = {
-            field: check_field(field, value, partial=partial)
-            for field, value in document.items()
-            if field not in _IDENTITY and (partial or value is not None)
-        }
-        if classification is not None:
-            fields["classification"] = classification
+        namespace = document.get("namespace")
+        namespace = DEFAULT_NAMESPACE if namespace is None else check_namespace(namespace)
+        key = Key(kind.name, namespace, check_name(document.get("name")))
+        fields: dict[str, Any] = {}
+        for field, value in document.items():
+            if field not in _IDENTITY_SET and (partial or value is not None):
+                fields[field] = check_field(field, value, partial=partial)
         default = kind.classifications[0].name
         spec = fields.get("spec")
-        warnings: list[str] = []
+        warnings: Sequence[str] = ()
+        if classification is not None:
+            fields["classification"] = classification
         if not partial:
-            warnings = validate_spec(
-                kind, fields.get("classification", default), fields.setdefault("spec", {}), strict=strict
-            )
+            classification = fields.setdefault("classification", default)
+            warnings = validate_spec(kind, classification, fields.setdefault("spec", {}), strict=strict)
         if spec:
-            refuse_marks(spec, kind.secret_paths, ())
-            if partial:
-                check_secret_types(spec, kind.secret_paths, removable=True)
             secrets = kind.secret_paths
-            fields["spec"] = self._sealer.seal_secrets(spec, secrets, str(key)) if secrets else dict(spec)
+            refuse_marks(spec, secrets, ())
+            if partial:
+                check_secret_types(spec, secrets, removable=True)
+            held = [path for path in secrets if path[0] in spec]
+            fields["spec"] = self._sealer.seal_secrets(spec, held, str(key)) if held else dict(spec)
         return Draft(
             key=key,
             fields=fields,
@@ -119,6 +117,8 @@ class DraftReader:
 
     def _kind_of(self, document: Document) -> tuple[Kind, str | None]:
         word, class_word = document.get("kind"), document.get("classification")
+        if class_word is None and type(word) is str:
+            return self._catalogue.kind(word), None  # as most are
         for name, value in (("kind", word), ("classification", class_word)):
             if value is not None and not isinstance(value, str):
                 raise Invalid(f"{name} must be a string, not {shown(value)}", path=name)

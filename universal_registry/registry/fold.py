@@ -21,25 +21,26 @@ Name = tuple[str, str]
 
 class Folding:
     """What the requests that were added come to: an answer for each, the lines in order, the final state of each record
-    that changed, the answers to keep, and the head after them. Refusals change nothing.
+    that changed and its first, the answers to keep, and the head before and after them. Refusals change nothing.
 
     `heads` must hold the record (or None) of every key that an added request touches, `known` what was answered before
     to those that bear an idempotency key: such a request is not decided again. Only what was done is kept, no refusal.
     Both are the folding's own from now on.
     """
 
-    __slots__ = ("_catalogue", "answers", "changes", "head", "heads", "kept", "known", "records")
+    __slots__ = ("_catalogue", "answers", "changes", "firsts", "head", "heads", "kept", "known", "records", "start")
 
     def __init__(
         self, head: Head, catalogue: Catalogue, heads: dict[Key, Record | None], known: dict[Name, Kept]
     ) -> None:
         self._catalogue = catalogue
-        self.head = head
+        self.start = self.head = head
         self.heads = heads
         self.known = known
         self.answers: list[Committed | RegistryError] = []
         self.changes: list[Change] = []
         self.records: dict[Key, Record | None] = {}
+        self.firsts: dict[Key, Record | None] = {}
         self.kept: dict[Name, Kept] = {}
 
     def add(self, request: Request) -> None:
@@ -59,6 +60,8 @@ class Folding:
                 force_setattr(change, "hash", chained)  # nobody else has them yet; a copy would cost more than the hash
             self.head = head = Head(head.incarnation, head.revision + 1, chained)
             self.changes.extend(decision.changes)
+            for key in decision.records:
+                self.firsts.setdefault(key, self.heads.get(key))
             self.heads.update(decision.records)
             self.records.update(decision.records)
         committed = Committed(revision=head.revision, cursor=head.cursor, results=decision.results)

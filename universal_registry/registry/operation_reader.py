@@ -7,8 +7,8 @@ from typing import Any
 
 from universal_registry.kernel.errors import Invalid
 from universal_registry.kernel.ids import Key
-from universal_registry.kernel.world import World
-from universal_registry.registry.drafts import Document, Draft, DraftReader, meta_revision
+from universal_registry.kernel.world import World, ids_from
+from universal_registry.registry.drafts import Document, DraftReader, meta_revision
 from universal_registry.registry.operation import Delete, Merge, Operation, Patch, Put
 from universal_registry.registry.words import shown
 
@@ -24,9 +24,10 @@ class OperationReader:
         """The operations of one request, and all warnings. Raises Invalid naming the place in `data["index"]`."""
         made: list[Operation] = []
         warnings: list[str] = []
+        uids = ids_from(self._world.new_id(), len(documents))
         for index, document in enumerate(documents):
             try:
-                operation, more = self.read(document, strict)
+                operation, more = self._read(document, strict, uids[index])
             except Invalid as error:
                 raise Invalid(
                     f"operation {index}: {error.message}", hint=error.hint, **{**error.data, "index": index}
@@ -35,7 +36,7 @@ class OperationReader:
             warnings.extend(more)
         return made, warnings
 
-    def read(self, document: Any, strict: bool) -> tuple[Operation, Sequence[str]]:
+    def _read(self, document: Any, strict: bool, fresh_uid: str) -> tuple[Operation, Sequence[str]]:
         """The operation `{"op": "put" | "merge" | "patch" | "delete", ...document}`, and warnings. Raises Invalid.
 
         A patch has the steps of RFC 6902 under `patch`.
@@ -45,9 +46,9 @@ class OperationReader:
         fields = dict(document)
         match fields.pop("op", "put"):
             case "put":
-                return self.put(fields, None, strict)
+                return self._put(fields, None, strict, fresh_uid)
             case "merge":
-                return self.merge(fields, None, strict), ()
+                return self._merge(fields, None, strict, fresh_uid), ()
             case "patch":
                 key, revision = self._place(fields)
                 steps = self._drafts.steps(key, fields.get("patch"))
@@ -64,27 +65,27 @@ class OperationReader:
 
     def put(self, document: Document, if_revision: int | None, strict: bool) -> tuple[Put, Sequence[str]]:
         """The replacement by a document, and warnings. Raises Invalid."""
-        draft = self._drafts.read(document, strict=strict)
-        operation = Put(
-            key=draft.key,
-            content=draft.content(),
-            fresh_uid=self._world.new_id(),
-            if_revision=_first(if_revision, draft),
-        )
-        return operation, draft.warnings
+        return self._put(document, if_revision, strict, self._world.new_id())
 
     def merge(self, document: Document, if_revision: int | None, strict: bool) -> Merge:
         """The merge of a document. Raises Invalid."""
+        return self._merge(document, if_revision, strict, self._world.new_id())
+
+    def _put(
+        self, document: Document, if_revision: int | None, strict: bool, fresh_uid: str
+    ) -> tuple[Put, Sequence[str]]:
+        draft = self._drafts.read(document, strict=strict)
+        revision = draft.if_revision if if_revision is None else if_revision
+        put = Put(key=draft.key, content=draft.content(), fresh_uid=fresh_uid, if_revision=revision)
+        return put, draft.warnings
+
+    def _merge(self, document: Document, if_revision: int | None, strict: bool, fresh_uid: str) -> Merge:
         draft = self._drafts.read(document, strict=strict, partial=True)
         return Merge(
             key=draft.key,
             fields=draft.fields,
             default_classification=draft.default_classification,
-            fresh_uid=self._world.new_id(),
+            fresh_uid=fresh_uid,
             strict=strict,
-            if_revision=_first(if_revision, draft),
+            if_revision=draft.if_revision if if_revision is None else if_revision,
         )
-
-
-def _first(if_revision: int | None, draft: Draft) -> int | None:
-    return draft.if_revision if if_revision is None else if_revision

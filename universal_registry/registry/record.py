@@ -108,7 +108,7 @@ def fingerprint(content: Content) -> str:
         "expires_at": content.expires_at,
     }
     text = canonical(fields)
-    if b'$sealed"' in text:  # seldom, and then perhaps only in a text
+    if b"$" in text and b'$sealed"' in text:  # seldom, and then perhaps only in a text; one byte is found faster
         fields["spec"] = commitment_view(content.spec)
         text = canonical(fields)
     return sha256(text).hexdigest()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 import orjson
 
 from universal_registry.kernel.errors import Corrupt, Invalid, NotFound, TooLarge, UsageError
-from universal_registry.kernel.ids import NAME_BYTES, Key, check_name
+from universal_registry.kernel.ids import NAME_BYTES, Key, check_name, check_namespace
 from universal_registry.kernel.jsonvalue import canonical
 from universal_registry.kernel.world import World, utc_text
 from universal_registry.log.change import Change, Op
@@ -18,6 +19,7 @@ from universal_registry.registry.answers import AnswerKeeper
 from universal_registry.registry.catalogue import Catalogue
 from universal_registry.registry.drafts import Document, DraftReader
 from universal_registry.registry.history import record_at
+from universal_registry.registry.newest import Newest
 from universal_registry.registry.once import Once, Replayed, check_same, is_current
 from universal_registry.registry.operation import Committed, Delete, Emit, Merge, Operation, Patch, Request, Result
 from universal_registry.registry.operation_reader import OperationReader
@@ -71,7 +73,9 @@ class Found(NamedTuple):
 
 
 class Committer(RecordWriter, Protocol):
-    """The writer, which also wakes listeners."""
+    """The writer, which also wakes listeners. `newest`: what it writes."""
+
+    newest: Newest
 
     def on_commit(self, listener: Callable[[], None]) -> None: ...
 
@@ -95,6 +99,7 @@ class RegistryService:
         self.log = log
         self._sealer = sealer
         self._writer = writer
+        self.newest = writer.newest
         self._drafts = DraftReader(catalogue, sealer)
         self.operations = OperationReader(self._drafts, world)
         self._answers = AnswerKeeper(sealer)
@@ -206,8 +211,7 @@ class RegistryService:
         data = canonical(payload)
         sealed = self._sealer.seal(data, _event_context(event_uid))
         body = canonical({**(options or {}), "session": session, "audience": list(audience), "payload": sealed})
-        commitment = self._sealer.mac(data)
-        operation = Emit(key=key, event_uid=event_uid, body=body, commitment=commitment)
+        operation = Emit(key=key, event_uid=event_uid, body=body, commitment=self._sealer.mac(data))
         return await self._submit([operation], actor, message, _written, once)
 
     def on_commit(self, listener: Callable[[], None]) -> None:
@@ -253,12 +257,9 @@ class RegistryService:
 
     def warnings_of(self, results: Sequence[Result]) -> tuple[str, ...]:
         """What people should know of the records that came of merging."""
-        found: list[str] = []
-        for result in results:
-            if result.record is not None:
-                kind = self.catalogue.kinds[result.key.kind]
-                found.extend(validate_spec(kind, result.record.classification, result.record.spec, strict=False))
-        return tuple(found)
+        kinds, records = self.catalogue.kinds, [each.record for each in results if each.record is not None]
+        found = [validate_spec(kinds[each.kind], each.classification, each.spec, strict=False) for each in records]
+        return tuple(chain.from_iterable(found))
 
     # --- reads ---------------------------------------------------------------------------------------------------
 
@@ -295,6 +296,8 @@ class RegistryService:
     async def find(self, reference: str, namespace: str | None = None) -> Sequence[Record]:
         """All records that `[kind/]name` may mean. A name may hold slashes: the kind counts only if there is one."""
         head, slash, rest = reference.partition("/")
+        if namespace is not None:
+            check_namespace(namespace)
         found: list[Record] = []
         if not slash or len(reference.encode(errors="replace")) <= NAME_BYTES:
             found += await self.records.find(check_name(reference), namespace)
@@ -345,7 +348,8 @@ class RegistryService:
     def shown(self, record: Record) -> Record:
         """The record as it may leave: each secret as `{"$secret": "kept"}`."""
         paths = self.catalogue.kinds[record.kind].secret_paths
-        return msgspec.structs.replace(record, spec=redact_secrets(record.spec, paths)) if paths else record
+        held = any(path[0] in record.spec for path in paths)
+        return msgspec.structs.replace(record, spec=redact_secrets(record.spec, paths)) if held else record
 
     def reveal(self, record: Record) -> dict[str, Any]:
         """The spec with its secrets in clear, for signing and for routes that may include them. Raises Corrupt."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from universal_registry.kernel.errors import Invalid
@@ -32,13 +32,12 @@ def validate_spec(kind: Kind, classification: Classification | str | None, spec:
     """
     if type(spec) is not dict:
         raise Invalid(f"spec must be an object, not {_a(name_of_type(spec))}", path="spec", expected="object")
-    added: Mapping[str, Field] = {}
+    declared, required = kind.by_name, kind.required
     if classification is not None:
-        added = _of_kind(kind, classification).by_name
+        of_kind = _of_kind(kind, classification)
+        declared, required = of_kind.declared, of_kind.required
     warnings: list[str] = []
-    check = _Check(kind, strict or kind.strict, warnings)
-    declared = {**kind.by_name, **added} if added else kind.by_name
-    check.members(declared, spec, "spec")
+    _Check(kind, strict or kind.strict, warnings).members(declared, required, spec, "spec")
     return warnings
 
 
@@ -64,16 +63,24 @@ class _Check:
         self.strict = strict
         self.warnings = warnings
 
-    def members(self, declared: Mapping[str, Field], value: dict[str, Any], path: str, *, free: bool = False) -> None:
-        """The members of an object against the fields that are declared for it."""
+    def members(
+        self,
+        declared: Mapping[str, Field],
+        required: Sequence[Field],
+        value: dict[str, Any],
+        path: str,
+        *,
+        free: bool = False,
+    ) -> None:
+        """The members of an object against the fields that are declared for it, some of them required."""
         for name, each in value.items():
             field = declared.get(name)
             if field is not None:
                 self.value(field, each, f"{path}.{name}")
             elif not free:
                 self.undeclared(declared, name, path)
-        for field in declared.values():
-            if field.required and field.name not in value:
+        for field in required:
+            if field.name not in value:
                 raise Invalid(
                     f"{path}.{field.name} is missing: {self.kind.name} needs it",
                     hint=field.doc or None,
@@ -111,7 +118,7 @@ class _Check:
         if field.minimum is not None or field.maximum is not None:
             _check_range(field, value, path)
         if field.fields:
-            self.members(field.by_name, value, path, free=field.open)
+            self.members(field.by_name, field.needed, value, path, free=field.open)
         if field.items is not None:
             for position, each in enumerate(value):
                 self.value(field.items, each, f"{path}[{position}]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -15,39 +16,41 @@ from universal_registry.registry.words import ENVELOPE
 
 _JSON_COLUMNS = ("labels", "annotations", "spec", "managers", "health")
 _JSON_AT = tuple(ENVELOPE.index(name) for name in _JSON_COLUMNS)
-_HEALTH, _EXPIRES_AT = ENVELOPE.index("health"), ENVELOPE.index("expires_at")
 _ENVELOPE_OF = attrgetter(*ENVELOPE)
 _EMPTY = "{}"
+_loads = orjson.loads
 _BEFORE = 17
 """Where, after the columns of a line, its record's body before it stands."""
 _OPS = {str(op): op for op in Op}
 _STRINGS = msgspec.json.Decoder(tuple[str, ...])
 
 
-def record_of(kind: str, row: tuple[Any, ...]) -> Record:
+def record_of(kind: str, row: Sequence[Any]) -> Record:
     """A record from the envelope columns of its kind's table, in the order of ENVELOPE."""
-    values = list(row)
-    for at in _JSON_AT:
-        if (text := values[at]) is not None:
-            values[at] = {} if text == _EMPTY else orjson.loads(text)
-    if values.count(None) != (values[_HEALTH] is None) + (values[_EXPIRES_AT] is None):  # a column never null in ours
-        given = {name: value for name, value in zip(ENVELOPE, values, strict=True) if value is not None}
-        return Record(kind=kind, **given)
-    return _record(kind, *values)
-
-
-def _record(  # by name, since it is made for every record that is written or read: a dict on the way costs as much
-    kind: str, uid: Any, namespace: Any, name: Any, classification: Any, title: Any, description: Any, labels: Any,
-    annotations: Any, spec: Any, managers: Any, generation: Any, revision: Any, created_revision: Any, created_at: Any,
-    updated_at: Any, created_by: Any, updated_by: Any, lifecycle: Any, health: Any, expires_at: Any, fingerprint: Any,
-) -> Record:  # fmt: skip
+    # By name and without a loop, since it is made for every record that is read.
+    (
+        uid, namespace, name, classification, title, description, labels, annotations, spec, managers, generation,
+        revision, created_revision, created_at, updated_at, created_by, updated_by, lifecycle, health, expires_at,
+        fingerprint,
+    ) = row  # fmt: skip
+    if title is None or description is None or labels is None or annotations is None or managers is None:
+        return _record_with_gaps(kind, row)  # no column of ours: they are never null
     return Record(
-        kind=kind, uid=uid, namespace=namespace, name=name, classification=classification, title=title,
-        description=description, labels=labels, annotations=annotations, spec=spec, managers=managers,
-        generation=generation, revision=revision, created_revision=created_revision, created_at=created_at,
-        updated_at=updated_at, created_by=created_by, updated_by=updated_by, lifecycle=lifecycle, health=health,
-        expires_at=expires_at, fingerprint=fingerprint,
+        classification=classification, title=title, description=description,
+        labels={} if labels == _EMPTY else _loads(labels),
+        annotations={} if annotations == _EMPTY else _loads(annotations),
+        spec=_loads(spec), lifecycle=lifecycle, health=None if health is None else _loads(health),
+        expires_at=expires_at, kind=kind, namespace=namespace, name=name, uid=uid, generation=generation,
+        revision=revision, created_revision=created_revision, created_at=created_at, updated_at=updated_at,
+        created_by=created_by, updated_by=updated_by,
+        managers={} if managers == _EMPTY else _loads(managers), fingerprint=fingerprint,
     )  # fmt: skip
+
+
+def _record_with_gaps(kind: str, row: Sequence[Any]) -> Record:
+    """What somebody else wrote into the table, with defaults for what he left out."""
+    given = {name: value for name, value in zip(ENVELOPE, row, strict=True) if value is not None}
+    return Record(kind=kind, **given | {name: _loads(given[name]) for name in _JSON_COLUMNS if name in given})
 
 
 def row_of(record: Record) -> tuple[Any, ...]:

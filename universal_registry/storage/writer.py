@@ -21,6 +21,7 @@ from universal_registry.log.cursor import Head
 from universal_registry.registry.catalogue import Catalogue
 from universal_registry.registry.decide import touched_keys
 from universal_registry.registry.fold import Folding, Name
+from universal_registry.registry.newest import Newest
 from universal_registry.registry.once import Kept
 from universal_registry.registry.operation import Committed, Request
 from universal_registry.registry.record import Record
@@ -172,6 +173,7 @@ class GroupWriter:
         self._task: asyncio.Task[None] | None = None
         self._closing = False
         self._listeners: list[Callable[[], None]] = []
+        self.newest = Newest()
         self._works: deque[_Work] = deque()
         self._versions: Versions | None = None
 
@@ -186,12 +188,7 @@ class GroupWriter:
     def wake(self) -> None:
         """Call all of them: another process has committed, or may have. One that raises keeps nobody else from being
         called, and ends no commit: the loop reports it."""
-        for listener in self._listeners:
-            try:
-                listener()
-            except Exception as error:  # noqa: BLE001 - a listener's bug, which must not end the writer
-                loop = asyncio.get_running_loop()
-                loop.call_exception_handler({"message": "a listener of commits failed", "exception": error})
+        _call(self._listeners)
 
     async def submit(self, request: Request) -> Committed:
         """Decide and commit. Returns after the fsync; if the caller is cancelled, the request may still be done."""
@@ -305,6 +302,7 @@ class GroupWriter:
         for waiting, answer in zip(group, answers, strict=True):
             _answer(waiting.answer, answer)
         self.wake()  # after the answers: what is committed is acknowledged, whatever a listener does
+        self.newest.forget()
 
     async def _commit(self, requests: Sequence[Request], ahead: _Ahead | None) -> Sequence[Committed | RegistryError]:
         try:
@@ -313,14 +311,19 @@ class GroupWriter:
                     folding = ahead.folding
                 else:
                     folding = await self._fold(batch, requests)
+                self._look_ahead(batch, folding, requests)
                 if folding.changes or folding.kept:
                     await batch.write(folding.changes, folding.records, list(folding.kept.values()))
                     if self._versions is not None and folding.changes:
                         await self._versions.note(batch, folding.changes)
-                self._look_ahead(batch, folding, requests)
+                if self.newest.is_wanted:
+                    self.newest.begin(folding)
+                    asyncio.get_running_loop().call_soon(_call, self.newest.listeners)  # as above
         except BaseException:
             self._ahead = None  # it was built on this
+            self.newest.forget()
             raise
+        self.newest.end()
         return folding.answers
 
     async def _fold(self, batch: Batch, requests: Sequence[Request]) -> Folding:
@@ -339,6 +342,15 @@ class GroupWriter:
             self._most, self._before = min(max(half, WORTH_AN_FSYNC), MOST_OPERATIONS), here
             self._ahead, self._deciding = _Ahead(outlook, folding, self._catalogue), True
             asyncio.get_running_loop().call_soon(self._decide_ahead)  # not now: the COMMIT must be under way
+
+
+def _call(listeners: Iterable[Callable[[], None]]) -> None:
+    for listener in listeners:
+        try:
+            listener()
+        except Exception as error:  # noqa: BLE001 - a listener's bug, which must not end the writer
+            loop = asyncio.get_running_loop()
+            loop.call_exception_handler({"message": "a listener of commits failed", "exception": error})
 
 
 def _operations(requests: Iterable[Request]) -> int:

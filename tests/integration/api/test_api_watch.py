@@ -206,6 +206,37 @@ async def test_who_does_not_read_holds_up_nobody_and_misses_nothing(stack, serve
     assert names == [f"n{at}" for at in range(300)]
 
 
+async def test_who_waits_is_told_with_all_others_and_without_a_turn_of_its_own(stack, serve):
+    """Lines, events and HTTP/1.0, some with a selection of their own: news are written as the log is read, in order and
+    in the form that each asked for, and what a reader stands still for comes later, behind it."""
+    _, addresses = await serve()
+    lines, events = "", "accept: text/event-stream\r\n"
+    asked = [("", "1.1", lines), ("", "1.1", lines), ("?kind=alias", "1.1", events), ("?name=n1", "1.0", lines)]
+    readers = []
+    for query, version, accept in asked:
+        reader, writer = await asyncio.open_unix_connection(addresses.socket)
+        writer.write(f"GET /v1/-/watch{query} HTTP/{version}\r\nhost: localhost\r\n{accept}\r\n".encode())
+        await reader.readuntil(b'"synced"')
+        readers.append((reader, writer))
+    waiting = stack.api.lines.waiting
+    revisions = []
+    for at in range(1, 6):
+        revisions.append((await put(stack, f"n{at}"))["revision"])
+        await stack.api.hub.advance()
+        assert (len(waiting), stack.api.hub.figures().slowest) == (len(asked), revisions[-1])
+    stack.api.hub.close()
+    bodies = [await reader.read() if version == "1.0" else await reader.readuntil(b"0\r\n\r\n")
+              for (reader, _), (_, version, _) in zip(readers, asked, strict=True)]  # fmt: skip
+    revision = re.compile(rb'"changes","cursor":"[^"]+","revision":(\d+)')
+    told = [[int(found) for found in revision.findall(each)] for each in bodies]
+    assert told == [revisions, revisions, revisions, revisions[:1]]
+    assert [each.count(b'"type":"end"') for each in bodies] == [1] * len(asked)
+    assert b"\r\n\r\n" not in bodies[3]
+    assert bodies[2].count(b"event: changes\ndata: ") == 5
+    for _, writer in readers:
+        writer.close()
+
+
 async def test_a_reader_of_http_1_0_is_told_too(stack, serve):
     _, addresses = await serve()
     await put(stack, "a")
