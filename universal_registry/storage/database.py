@@ -24,6 +24,7 @@ from universal_registry.kernel.errors import (
 )
 from universal_registry.storage.checkpoints import Checkpoints
 from universal_registry.storage.held import Held
+from universal_registry.storage.own_thread import ByExecutor, OwnThread, Runs
 from universal_registry.storage.sqlfiles import load_migrations
 from universal_registry.storage.threads import to_the_end
 
@@ -69,7 +70,7 @@ class Database:
         self._reader: apsw.Connection | None = None
         self._scanner: apsw.Connection | None = None
         self._lock: asyncio.Lock | None = None
-        self._commits: Executor = ThreadPoolExecutor(1, thread_name_prefix=f"commit{path.suffixes[0]}")
+        self._commits: Runs = OwnThread(f"commit{path.suffixes[0]}")
         self._scans: Executor = ThreadPoolExecutor(1, thread_name_prefix=f"scan{path.suffixes[0]}")
         self._broken: str | None = None
         self._full: str | None = None
@@ -238,7 +239,7 @@ class Database:
             self._turns += 1
             try:
                 yield
-                await to_the_end(asyncio.get_running_loop().run_in_executor(self._commits, self._commit))
+                await to_the_end(self._commits.run(self._commit))
                 self._full = None
             except BaseException as error:
                 self._full = error.message if isinstance(error, StorageFull) else self._full
@@ -259,7 +260,7 @@ class Database:
         if self._lock is None:
             self._lock = asyncio.Lock()
         async with self._lock:
-            await to_the_end(asyncio.get_running_loop().run_in_executor(self._commits, self._vacuum))
+            await to_the_end(self._commits.run(self._vacuum))
 
     def _vacuum(self) -> None:
         with translated(self.path):
@@ -301,11 +302,11 @@ class Database:
 
     def run_in(self, executor: Executor) -> None:
         """Run COMMITs and scans there, instead of in two threads of this store. For a store that nobody uses yet."""
-        self._commits = self._scans = executor
+        self._commits, self._scans = ByExecutor(executor), executor
 
     def close(self) -> None:
         """Close all connections; the last one folds the WAL into the file."""
-        self._commits.shutdown()
+        self._commits.close()
         self._scans.shutdown()
         self._checkpoints.close()
         for connection in (self._scanner, self._reader, self._writer):
