@@ -14,11 +14,16 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from functools import lru_cache
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Protocol
 
 from universal_registry.kernel.errors import Invalid, VerifyError
 from universal_registry.kernel.world import World
 from universal_registry.security.ed25519 import SigningKey, is_signature
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Digest
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 - a public prefix, no secret
 TOLERANCE_SECONDS = 300
@@ -28,6 +33,7 @@ _NAMES = frozenset((ID_HEADER, TIMESTAMP_HEADER, SIGNATURE_HEADER))
 _MOST_HEADER = 2048
 _MOST_ENTRIES = 16
 _SECRET_BYTES = range(24, 65)
+_BLOCK_BYTES = 64  # of SHA-256
 _ID = re.compile(r"[!-\-/-~]{1,256}")  # printable ASCII; no dot, which separates what is signed
 _TIMESTAMP = re.compile(r"0|[1-9][0-9]{0,11}")
 _ENTRY = re.compile(r"[a-z0-9]{1,8},[A-Za-z0-9+/]{1,512}={0,2}")
@@ -170,9 +176,20 @@ def _content(msg_id: str, timestamp: int, body: bytes) -> bytes:
 
 
 def _entry(secret: bytes, content: bytes) -> str:
+    inner, outer = (each.copy() for each in _begun(secret))
+    inner.update(content)
+    outer.update(inner.digest())
+    return "v1," + base64.b64encode(outer.digest()).decode()
+
+
+@lru_cache(maxsize=1 << 12)
+def _begun(secret: bytes) -> tuple[Digest, Digest]:
+    """HMAC-SHA256 (RFC 2104) under the secret, begun: what each message goes on from costs half as much as from the
+    secret. Raises Invalid."""
     if len(secret) not in _SECRET_BYTES:
         raise Invalid(f"the signing secret is {len(secret)} bytes long", hint="24 to 64 bytes")
-    return "v1," + base64.b64encode(hmac.digest(secret, content, "sha256")).decode()
+    block = secret.ljust(_BLOCK_BYTES, b"\0")  # none is longer
+    return sha256(bytes(each ^ 0x36 for each in block)), sha256(bytes(each ^ 0x5C for each in block))
 
 
 def _no_match(

@@ -79,6 +79,8 @@ def write_event(shape: Shape, event: dict[str, Any], world: World) -> Body:
         body = Body(canonical(event["data"]), JSON_TYPE)
     else:
         body = _WRITERS[shape.format](event)
+    if not shape.binary:
+        return body
     return body._replace(attributes=tuple((name, event[name]) for name in _ATTRIBUTES if name in event))
 
 

@@ -20,10 +20,10 @@ from universal_registry.propagation.lanes.outcome import Failed, Outcome, Reject
 from universal_registry.propagation.messages.cloudevent import Event
 from universal_registry.propagation.messages.formats import Body, Shape, write_event
 from universal_registry.propagation.ports import Envelope, Transport
+from universal_registry.propagation.routing.plan import decoded
 from universal_registry.propagation.routing.route import RouteHistory
 from universal_registry.propagation.routing.target import Target
 from universal_registry.propagation.sending.packer import Packer, event_of
-from universal_registry.registry.record import decode_record
 from universal_registry.registry.service import RegistryService
 
 _MOST_BODY_BYTES = 2 << 20
@@ -93,6 +93,6 @@ class Sender:
             return event_of(change, self.incarnation, payload=self._service.open_event(change).payload)
         if change.body is None:
             raise CursorMismatch(f"the body of line {change.revision}.{change.seq} is no longer in the log")
-        record = decode_record(change.body)
+        record = decoded(change.body)
         spec = self._service.reveal(record) if with_secrets else None
         return event_of(change, self.incarnation, self._service.shown(record), spec)
