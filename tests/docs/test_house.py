@@ -45,6 +45,11 @@ MODULES = {  # what is imported of each
 }
 
 
+EXTRAS = {
+    name.replace("-", "_") for extra in PYPROJECT["project"]["optional-dependencies"].values() for name in names(extra)
+}
+
+
 def test_the_version_has_one_home() -> None:
     assert PYPROJECT["project"]["dynamic"] == ["version"]
     assert PYPROJECT["tool"]["hatch"]["version"]["path"] == "universal_registry/__init__.py"
@@ -84,7 +89,7 @@ def test_dependencies_are_imported_and_imports_are_dependencies() -> None:
                 used |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:
                 used.add(node.module.partition(".")[0])
-    assert used - set(sys.stdlib_module_names) - {"universal_registry"} == MODULES
+    assert used - set(sys.stdlib_module_names) - {"universal_registry"} == MODULES | EXTRAS
 
 
 def test_the_licence_is_apache_2() -> None:

@@ -53,6 +53,8 @@ ureg target add chat http://127.0.0.1:9000/chat >/dev/null
 """
 SCENES = {
     "tutorial": Scene(before=""),
+    "how-to/ai-clients": Scene(elsewhere={1: "over HTTP in tests/system/daemon/test_daemon_mcp.py"}),
+    "how-to/agent": Scene(before=INIT),
     "how-to/backup": Scene(
         words={"/var/backups/ureg": "backups"},
         elsewhere={1: "with a real server in tests/system/cli/test_cli_backup.py"},
