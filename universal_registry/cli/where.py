@@ -12,7 +12,16 @@ from universal_registry.cli.output import Column, Shape, emit
 from universal_registry.cli.session import session
 from universal_registry.cli.targets import short_target
 
-_MARKS = {"arrived": "●", "waiting": "◐", "held": "○", "dead": "✕", "cancelled": "✕", "not-routed": "·"}
+_MARKS = {
+    "arrived": "●",
+    "running": "●",
+    "waiting": "◐",
+    "received": "◐",
+    "held": "○",
+    "dead": "✕",
+    "cancelled": "✕",
+    "not-routed": "·",
+}
 _SHAPE = Shape(
     "targets: ureg target add NAME URL --select SELECTOR",
     (
@@ -46,7 +55,8 @@ _SHAPE = Shape(
 @namespace_option("Only the record there.")
 @output_option()
 def where(name: str, namespace: str | None, output: str) -> None:
-    """Which targets have a record in its newest revision, and what keeps it from the others."""
+    """Which targets have a record in its newest revision, and what keeps it from the others; and on which machines it
+    runs that put what they follow in its places (ureg follow --apply)."""
     with session() as asked:
         found = asked.read("/v1/-/where", name=name, namespace=namespace)["items"]
     emit(_rows(found), output, _SHAPE)

@@ -65,6 +65,8 @@ class WatchClient:
         self._ca_file = ca_file
         self._world = world or SystemWorld()
         self._turn = 0
+        self.more = False
+        """Whether another frame came with the last one: whoever does something for each may wait for that one."""
 
     async def watch(
         self, *select: str, start: str = "now", consumer: str = "", policy: str = "wait"
@@ -131,7 +133,8 @@ class WatchClient:
             rest = b""
             async for piece in _body(reader, headers):
                 *lines, rest = (rest + piece).split(b"\n")
-                for line in lines:
+                for number, line in enumerate(lines, 1):
+                    self.more = number < len(lines)
                     yield json.loads(line)
         finally:
             writer.close()

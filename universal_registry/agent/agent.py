@@ -1,0 +1,244 @@
+"""The agent: takes the frames of a watch, makes of this machine what the records say, and reports what runs of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from universal_registry.agent.disk import Target, look
+from universal_registry.agent.places import Places
+from universal_registry.agent.placing import Placer
+from universal_registry.agent.plan import Form, Plan
+from universal_registry.agent.result import Result, Standing
+from universal_registry.agent.state import Kept, State, StateFile
+from universal_registry.agent.wanted import Unfit, Wanted, check_item, record_text, wanted
+from universal_registry.client.http import Caller, record_path
+from universal_registry.kernel.errors import Conflict, Invalid, NotFound, Refused, RegistryError
+from universal_registry.registry.agent_report import (
+    CLASSIFICATION,
+    KIND,
+    MOST_TOLD,
+    NAMESPACE,
+    AgentReport,
+    NotRunning,
+    report_spec,
+)
+from universal_registry.registry.selector import selector_document
+
+Tell = Callable[[Result], None]
+Item = dict[str, Any]
+LIST = "list"
+"""Where a watch begins that knows nothing yet."""
+
+
+class Agent:
+    """One machine's. `tell` is told of each place whose standing is not what it was; `caller` reports to the registry.
+
+    Every method may raise StorageUnavailable, when its own state cannot be kept; whoever starts it again loses nothing.
+    """
+
+    def __init__(
+        self, plan: Plan, places: Places, placer: Placer, file: StateFile, state: State, caller: Caller, tell: Tell
+    ) -> None:
+        self._plan = plan
+        self._places = places
+        self._placer = placer
+        self._file = file
+        self._state = state
+        self._caller = caller
+        self._tell = tell
+        self._told: dict[str, Result] = {}
+        self._listed: dict[str, Item] | None = None
+        self._due = False
+        self._results: list[Result] = []
+        self.trouble: RegistryError | None = None
+        """Why the last report did not reach the registry."""
+
+    @property
+    def begin(self) -> str:
+        """Where the watch is to go on."""
+        return self._state.cursor or LIST
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all that has come runs."""
+        return all(each.standing in (Standing.RUNNING, Standing.REMOVED) for each in self._results)
+
+    def start(self) -> None:
+        """End what the last run was in the middle of; then make everything as the records are that came before, which
+        needs no registry, and tries again what did not do."""
+        done = self._placer.resume({entry.name: entry for entry in self._plan.entries})
+        self._state.reported = ""
+        if done is not None:
+            self._tell(done)
+        if self._state.cursor:
+            self.settle(again=done is None)
+
+    def anew(self) -> None:
+        """The place in the log is worth nothing any more: everything is to be listed again."""
+        self._state.cursor = self._state.reported = ""
+
+    def take(self, frame: Mapping[str, Any], *, more: bool = False) -> bool:
+        """Note one frame of the watch, and do what it says. `more`: another is at hand, so that this one need not be
+        dealt with by itself. Whether all that came has been dealt with."""
+        if not self.note(frame) or more:
+            return False
+        if self._due or frame["type"] == "bookmark":
+            self.settle()
+        return True
+
+    def note(self, frame: Mapping[str, Any]) -> bool:
+        """Keep what a frame of the watch says. Whether it is whole: not within a list. Raises Conflict when changes are
+        missing."""
+        match frame["type"]:
+            case "records":
+                self._listed = self._listed or {}
+                self._listed.update({record_text(each): check_item(each) for each in frame["records"]})
+                return False
+            case "restart":
+                self._listed = None
+                return False
+            case "synced":
+                self._state.items, self._listed = self._listed or {}, None
+                self._due = True
+            case "changes":
+                self._change(frame["events"])
+            case "gap":
+                raise Conflict("changes are missing that are not kept any more")
+        self._state.cursor = frame.get("cursor") or self._state.cursor
+        return True
+
+    def settle(self, *, again: bool = False) -> None:
+        """Make everything what the records say, see what was changed on this machine, and report it."""
+        found, unfit = wanted(self._plan, self._places, self._state.items.values())
+        entries = {entry.name: entry for entry in self._plan.entries}
+        keys = {each.key for each in found}
+        results = []
+        for key, kept in list(self._state.places.items()):
+            entry = entries.get(kept.entry)
+            if entry is None or entry.form != kept.form:
+                del self._state.places[key]  # no entry of the plan is about it any more: it is left as it is
+            elif key not in keys:
+                results.append(self._placer.remove(key, entry, again=again))
+        results += [self._placer.settle(each, again=again) for each in found]
+        self._results = results + [_of_unfit(each) for each in unfit]
+        self._due = False
+        self._file.save(self._state)
+        self._tell_news()
+        self.report()
+
+    def foresee(self) -> list[Result]:
+        """What `settle` would do; nothing is changed."""
+        found, unfit = wanted(self._plan, self._places, self._state.items.values())
+        entries = {entry.name: entry for entry in self._plan.entries}
+        keys = {each.key for each in found}
+        gone = [
+            self._placer.foresee_removal(key, entries[kept.entry])
+            for key, kept in self._state.places.items()
+            if key not in keys and kept.entry in entries and kept.mark
+        ]
+        return [*gone, *map(self._placer.foresee, found), *map(_of_unfit, unfit)]
+
+    def report(self) -> None:
+        """Tell the registry what runs here, unless it knows. One that is away is told later."""
+        if not self._state.cursor:
+            return
+        report = self._report()
+        digest = sha256(msgspec.json.encode(report)).hexdigest()
+        if digest == self._state.reported:
+            return
+        document = {"classification": CLASSIFICATION, "spec": report_spec(report)}
+        try:
+            self._caller.request("PUT", record_path(NAMESPACE, KIND, self._plan.name), json=document)
+        except RegistryError as error:
+            self.trouble = error
+            return
+        self.trouble, self._state.reported = None, digest
+        self._file.save(self._state)
+
+    def adopt(self, paths: Collection[Path]) -> None:
+        """Make what stands at these paths what the registry has: it becomes the record's content, unless the record was
+        changed since it came here. Raises NotFound, Invalid, Refused, and what the registry answers."""
+        found = {each.path: each for each in wanted(self._plan, self._places, self._state.items.values())[0]}
+        for path in paths:
+            each = found.get(path)
+            if each is None:
+                raise NotFound(f"no record is to stand at {path}", hint="--dry-run shows the places")
+            self._adopt(each)
+
+    # --- how ---------------------------------------------------------------------------------------------------------
+
+    def _change(self, events: Iterable[Mapping[str, Any]]) -> None:
+        for event in events:
+            if event["op"] == "put":
+                self._state.items[record_text(event)] = check_item(event["record"])
+            elif event["op"] in ("delete", "left"):
+                self._state.items.pop(record_text(event), None)
+            else:
+                continue
+            self._due = True
+
+    def _tell_news(self) -> None:
+        news = {f"{each.path}\n{each.entry}\n{'' if each.path else list(each.sources)}": each for each in self._results}
+        for key, each in news.items():
+            before = self._told.get(key)
+            if each.changed or before is None or (before.standing, before.why) != (each.standing, each.why):
+                self._tell(each)
+        self._told = news
+
+    def _report(self) -> AgentReport:
+        behind = [
+            NotRunning(
+                record=record,
+                state=each.standing.value,
+                revision=revision,
+                why=f"{each.path}: {each.why}" if each.path else each.why,
+                running=each.running.get(record),
+            )
+            for each in self._results
+            if each.standing in (Standing.RECEIVED, Standing.HELD)
+            for record, revision in each.sources.items()
+            if each.running.get(record) != revision and record in self._state.items
+        ]
+        return AgentReport(
+            at=self._at(),
+            selectors=[selector_document(entry.selector) for entry in self._plan.entries],
+            behind=behind[:MOST_TOLD],
+            more=max(0, len(behind) - MOST_TOLD),
+        )
+
+    def _at(self) -> int:
+        """The newest revision of what came: it does not rise with what is none of this machine's business."""
+        return max((item["meta"]["revision"] for item in self._state.items.values()), default=0)
+
+    def _adopt(self, each: Wanted) -> None:
+        record = next(iter(each.sources))
+        item = self._state.items[record]
+        if each.entry.form is not Form.FILE or len(each.sources) != 1 or item["kind"] != "config_file":
+            raise Invalid(
+                f"{each.path} cannot be adopted: it is not the content of one record",
+                hint="--revert, or edit the records",
+            )
+        self._places.check(each.path)
+        found = look(Target(each.path, each.entry))
+        if found.before.what != "file":
+            raise Refused(f"{each.path} is no file to adopt")
+        try:
+            spec = {"content": found.before.data.decode(), "data": None}
+        except UnicodeDecodeError:
+            raise Invalid(f"{each.path} cannot be adopted: it is no UTF-8") from None
+        headers = {"if-match": f'"{each.sources[record]}"'}
+        path = record_path(item["namespace"], item["kind"], item["name"])
+        answer = self._caller.request("PATCH", path, json={"spec": spec}, headers=headers).json()
+        self._state.items[record] = check_item(answer["record"])
+        key, entry = each.key, each.entry
+        self._state.places[key] = Kept(path=str(each.path), form=entry.form, entry=entry.name, mark=found.mark)
+        self._file.save(self._state)
+
+
+def _of_unfit(each: Unfit) -> Result:
+    return Result(path="", entry=each.entry, standing=Standing.HELD, sources={each.record: each.revision}, why=each.why)
