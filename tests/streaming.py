@@ -109,7 +109,7 @@ async def streaming(
     server = ApiServer(api, socket_path=socket, listen=listen, short_folder=folder, streams=front, tls=tls)
     world = SystemWorld()
     worker, pulse = StreamingWorker(front, world), Pulse(world)
-    service.on_commit(worker.alarm.ring)
+    service.on_commit(worker.on_commit)
     addresses = await server.start()
     running = asyncio.create_task(worker.run(pulse))
     try:

@@ -105,7 +105,7 @@ async def test_what_could_not_be_stored_is_stored_later(opened: Opened) -> None:
             raise StorageUnavailable("gone")
 
     traffic = Traffic(opened.store, WORLD)
-    traffic.count("a", OUT, 3, 30, 2.0)
+    traffic.flow("a", OUT).count(3, 30, 2.0)
     store, traffic._store = traffic._store, Failing()  # type: ignore[assignment]
     with pytest.raises(StorageUnavailable):
         await traffic.store()

@@ -176,8 +176,14 @@ class StreamFront:
 
     # --- and are moved -----------------------------------------------------------------------------------------------
 
+    @property
+    def is_behind(self) -> bool:
+        """As runner.ports.Streams."""
+        return self.hub.is_watched and not self.hub.is_current
+
     async def pump(self) -> None:
-        """Hand out what is new, and once a second look after everybody. Raises StorageUnavailable."""
+        """Hand out what the log has grown by otherwise than by the writer of this process, and once a second look after
+        everybody. Raises StorageUnavailable."""
         now = asyncio.get_running_loop().time()
         if now - self._swept >= SWEEP_SECONDS:
             self._swept = now

@@ -9,12 +9,37 @@ from universal_registry.kernel.world import World, utc_text
 from universal_registry.propagation.streams import Carried, StreamStore
 
 
-class _Flow:
+class Flow:
+    """What one stream has carried one way since it was last stored."""
+
     __slots__ = ("messages", "milliseconds", "size", "timed")
 
     def __init__(self) -> None:
         self.messages = self.size = self.timed = 0
         self.milliseconds = 0.0
+
+    def count(self, messages: int, size: int, milliseconds: float | None = None) -> None:
+        """So many messages of so many bytes together have gone that way. `milliseconds`: each after so long."""
+        self.messages += messages
+        self.size += size
+        if milliseconds is not None:
+            self.timed += messages
+            self.milliseconds += milliseconds * messages
+
+    def take(self) -> Flow:
+        """What was counted; it begins anew."""
+        taken = Flow()
+        taken.give_back(self)
+        self.messages = self.size = self.timed = 0
+        self.milliseconds = 0.0
+        return taken
+
+    def give_back(self, taken: Flow) -> None:
+        """What was taken could not be stored."""
+        self.messages += taken.messages
+        self.size += taken.size
+        self.timed += taken.timed
+        self.milliseconds += taken.milliseconds
 
 
 class Traffic:
@@ -23,8 +48,15 @@ class Traffic:
     def __init__(self, store: StreamStore, world: World) -> None:
         self._store = store
         self._world = world
-        self._flows: dict[tuple[str, str], _Flow] = {}
+        self._flows: dict[tuple[str, str], Flow] = {}
         self.is_open: dict[str, int] = {}
+
+    def flow(self, stream: str, direction: str) -> Flow:
+        """Where to count what it carries that way; for as long as the stream is open."""
+        flow = self._flows.get((stream, direction))
+        if flow is None:
+            flow = self._flows[stream, direction] = Flow()
+        return flow
 
     def open_now(self) -> int:
         """Connections that are open now."""
@@ -43,20 +75,14 @@ class Traffic:
             self.is_open.pop(stream, None)
 
     def count(self, stream: str, direction: str, messages: int, size: int, milliseconds: float | None = None) -> None:
-        """So many messages of so many bytes together have gone that way. `milliseconds`: each after so long."""
-        flow = self._flows.get((stream, direction))
-        if flow is None:
-            flow = self._flows[stream, direction] = _Flow()
-        flow.messages += messages
-        flow.size += size
-        if milliseconds is not None:
-            flow.timed += messages
-            flow.milliseconds += milliseconds * messages
+        """As `Flow.count`, of a stream that is not open here."""
+        self.flow(stream, direction).count(messages, size, milliseconds)
 
     async def store(self) -> None:
         """Add what was counted to the totals. Raises StorageUnavailable: nothing is forgotten then."""
-        flows, self._flows = self._flows, {}
-        if not flows:
+        taken = {key: flow.take() for key, flow in sorted(self._flows.items()) if flow.messages}
+        self._flows = {key: flow for key, flow in self._flows.items() if key[0] in self.is_open}
+        if not taken:
             return
         rows = [
             Carried(
@@ -66,14 +92,13 @@ class Traffic:
                 size=flow.size,
                 latency_ms=round(flow.milliseconds / flow.timed, 3) if flow.timed else None,
             )
-            for (stream, direction), flow in sorted(flows.items())
+            for (stream, direction), flow in taken.items()
         ]
         try:
             await self._store.add_carried(rows, utc_text(self._world.now()))
         except StorageUnavailable:
-            for (stream, direction), flow in flows.items():
-                average = flow.milliseconds / flow.timed if flow.timed else None
-                self.count(stream, direction, flow.messages, flow.size, average)
+            for key, flow in taken.items():
+                self.flow(*key).give_back(flow)
             raise
 
     async def totals(self) -> Sequence[Carried]:

@@ -120,7 +120,7 @@ class _Daemon:
         self._supervisor.start("propagation", propagation)
         self._supervisor.start("webhook", webhook)
         streaming = StreamingWorker(service.streams, self._world)
-        service.on_commit(streaming.alarm.ring)
+        service.on_commit(streaming.on_commit)
         self._supervisor.start("streaming", streaming)
         peers = PeersWorker(service.peers, self._world)
         service.on_commit(peers.alarm.ring)

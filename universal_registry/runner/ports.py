@@ -49,6 +49,10 @@ class Engine(Protocol):
         """Send one. Never raises for what a target does."""
         ...
 
+    def let_rest(self, seconds: float) -> None:
+        """What ended as expected may wait so long for `settle`."""
+        ...
+
     async def settle(self) -> None:
         """Commit everything that finished since, in one go."""
         ...
@@ -106,6 +110,11 @@ class Others(Protocol):
 
 class Streams(Protocol):
     """The open streams."""
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether something was committed that was not handed out there and then: `pump` does it."""
+        ...
 
     async def pump(self) -> None:
         """Hand out what is new. Raises StorageUnavailable, Corrupt: it is handed out the next time."""

@@ -15,7 +15,7 @@ TICK = 1.0
 
 
 class StreamingWorker:
-    """Its alarm rings for each commit, and for the end."""
+    """Its alarm rings for the end, and by `on_commit`, to be called after each commit that the streams know of."""
 
     def __init__(self, streams: Streams | None, world: World) -> None:
         self.alarm = Alarm()
@@ -23,6 +23,11 @@ class StreamingWorker:
         self._world = world
         self._troubles: dict[str, str] = {}
         self._log = Log("streaming")
+
+    def on_commit(self) -> None:
+        """Most is handed out by then: nobody is woken for nothing."""
+        if self._streams is not None and self._streams.is_behind:
+            self.alarm.ring()
 
     async def run(self, pulse: Pulse) -> None:
         """Until the end is asked for; what was carried until then is stored."""
