@@ -12,12 +12,13 @@ most=100
 by_daemon() {
   command=$1
   shift
-  form='' upload='' doubtful=''
+  form='' upload='' doubtful='' words=''
   case $command in
     get) get_records "$@" ;;
     set) set_record "$@" ;;
     stream) [ "${1:-}" = send ] && shift && send_data "$@" ;;
     metrics) [ $# -eq 0 ] && show /metrics ;;
+    status) [ $# -eq 0 ] && status ;;
     targets | sessions) [ $# -eq 0 ] && show "/v1/-/$command" ;;
     deliveries) [ $# -eq 0 ] && show_page "$most" '/v1/-/deliveries?' ;;
     events) events "$@" ;;
@@ -50,7 +51,7 @@ encode() {
 }
 
 by_curl() {
-  curl -q -s --noproxy '*' --max-time 125 --unix-socket "$socket" -H 'accept: text/tab-separated-values' \
+  curl -q -s --noproxy '*' --max-time 125 --unix-socket "$socket" -H "accept: ${words}text/tab-separated-values" \
     -w '\n%{http_code}' "$@"
 }
 
@@ -123,6 +124,29 @@ notes() {
 show() {
   ask GET "$1" || return 1
   [ -z "$body" ] || printf '%s\n' "$body"
+}
+
+# What the daemon cannot say of itself is in the files that it has made. Fails for a home that may have another name.
+status() {
+  case $home in */..) home=$(CDPATH='' cd -P -- "$home" && pwd -P) || return 1 ;; esac
+  case $home in
+    [!/]* | *[!abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-]* | *//* | */./* | */../* | */. | */)
+      return 1
+      ;;
+  esac
+  [ -r "$home/run/ureg.pid" ] && IFS= read -r pid <"$home/run/ureg.pid" || return 1
+  listens=
+  while IFS= read -r line; do
+    listens="$listens${listens:+, }$line"
+  done <"$home/run/address"
+  width=
+  if [ -t 1 ]; then
+    { width=$(stty size <&3 2>/dev/null) || return 1; } 3>&1
+    width="?width=${width#* }"
+  fi
+  words='text/plain, '
+  ask GET "/v1/-/status$width" || return 1
+  printf 'home      %s\ndaemon    pid %s, %s\n%s\n' "$home" "$pid" "$listens" "$body"
 }
 
 # A list that is not longer than so many lines; of a longer one ureg shows more, or says that there is more.
@@ -354,10 +378,12 @@ told() {
     names="$names${names:+, }${item#system/}"
     case $rest in *\\n*) rest=${rest#*\\n} ;; *) rest= ;; esac
   done
+  gets=gets
+  case $targets in *\\n*) gets=get ;; esac
   lasting=' once'
   [ "$standing" != true ] || lasting=' and each later change'
   case $mode in
     bidirectional) printf 'session %s %s: %s here and at %s\n' "$session" "$state" "$source" "${names:-nobody yet}" ;;
-    *) printf 'session %s %s: %s gets %s%s\n' "$session" "$state" "${names:-nobody yet}" "$source" "$lasting" ;;
+    *) printf 'session %s %s: %s %s %s%s\n' "$session" "$state" "${names:-nobody yet}" "$gets" "$source" "$lasting" ;;
   esac
 }

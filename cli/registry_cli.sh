@@ -81,7 +81,7 @@ case $command in
     exit 0
     ;;
   unidirectional | bidirectional | multicast | broadcast | fanout | chain | set | get | stream | metrics | targets | \
-    sessions | deliveries | events)
+    sessions | deliveries | events | status)
     if find_daemon; then
       # shellcheck source=/dev/null  # make check looks at it by itself
       . "$here/by_daemon.sh"
@@ -94,11 +94,6 @@ esac
 case $command in
   start) shift && set -- up "$@" ;;
   stop) shift && set -- down "$@" ;;
-  restart)
-    shift
-    (to_ureg down "$@") || exit $?
-    set -- up "$@"
-    ;;
   get)
     case $#:$*: in
       1:* | *' -'*) ;;

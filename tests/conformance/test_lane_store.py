@@ -574,11 +574,11 @@ async def test_depth_says_what_waits_and_what_was_never_tried(store: Store) -> N
 
 async def test_deliveries_are_found_by_any_combination(store: Store) -> None:
     rows = [
-        row(1, "a"),
-        row(2, "a", DEAD),
-        row(3, "b", WAITING, session_id="other"),
+        row(1, "a", updated_at=LEASE - timedelta(milliseconds=1)),
+        row(2, "a", DEAD, updated_at=LEASE),
+        row(3, "b", WAITING, session_id="other", updated_at=LEASE + timedelta(days=1)),
         row(4, "b", CANCELLED),
-        row(5, "a", on="two"),
+        row(5, "a", on="two", updated_at=LEASE),
         row(6, "c", DEAD, session_id="other", on="two"),
     ]
     await put(store, *rows[:4][::-1])
@@ -603,6 +603,8 @@ async def test_deliveries_are_found_by_any_combination(store: Store) -> None:
                     asked = {"lane_id": lane_id, "key": wanted_key, "session_id": session_id, "states": states}
                     assert await found(**asked) == expected, asked
                     assert await found(**asked, limit=1) == expected[:1], asked
+                    late = [each.revision for each in rows if each.revision in expected and each.updated_at >= LEASE]
+                    assert await found(**asked, since=LEASE) == late, asked
 
 
 # --- against a model --------------------------------------------------------------------------------------------------

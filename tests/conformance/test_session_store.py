@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from universal_registry.kernel.world import SystemWorld
 from universal_registry.propagation.lanes.lane import (
+    Arrival,
     Delivery,
     DeliveryState,
     Keep,
@@ -362,3 +363,42 @@ async def test_a_target_removed_before_it_got_its_part_is_gone_and_a_namesake_is
         "unplanned": ["cancelled", "pending"],
         "arrived": ["executed", "executed"],
     }
+
+
+# --- when it arrived --------------------------------------------------------------------------------------------------
+
+
+def _arrival(name: str, at: int, *, of: str = "session") -> Arrival:
+    """At a target, so many seconds after NOW, by an attempt that took a second and a half."""
+    moment = NOW + timedelta(seconds=at)
+    return Arrival(
+        session_id=of,
+        target_namespace="system",
+        target_name=name,
+        delivery_id=f"dlv_{name}_{at}",
+        began_at=moment - timedelta(milliseconds=1500),
+        arrived_at=moment,
+    )
+
+
+async def test_arrivals_are_kept_with_the_targets_of_a_session_the_newest_of_each(
+    engine: Opener, tmp_path: Path
+) -> None:
+    targets = ("system/two", "system/one", "system/three")
+    begun = session(targets=targets)
+    async with engine(tmp_path) as store:
+        first, second = _arrival("one", 3), _arrival("two", 5)
+        await store.apply(Settlements(lanes=(lane(),), sessions=(begun,), arrivals=(first,)))
+        assert list(await store.arrivals("session")) == [first]
+        await store.apply(Settlements(arrivals=(second, _arrival("one", 2), _arrival("nobody", 9))))
+        assert list(await store.arrivals("session")) == [second, first], "in the order of the targets"
+        newer = _arrival("one", 7)
+        await store.apply(Settlements(arrivals=(newer, _arrival("one", 9, of="other"))))
+        await store.apply(Settlements(arrivals=(newer,)))  # again, as after an answer that was lost
+        await store.apply(Settlements(sessions=(replace(begun, state="running"),)))
+        assert list(await store.arrivals("session")) == [second, newer]
+        assert list(await store.arrivals("other")) == []
+    async with engine(tmp_path) as store:
+        assert list(await store.arrivals("session")) == [second, newer]
+        await store.apply(Settlements(dropped_lanes=("lane-one",)))
+        assert list(await store.arrivals("session")) == [second, newer], "what arrived has arrived"

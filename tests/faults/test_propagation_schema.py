@@ -326,7 +326,7 @@ def settlements(start: int) -> Settlements:
 
 # --- what the queries cost --------------------------------------------------------------------------------------------
 
-EVERYWHERE = dict.fromkeys(("lane", "session", "states"))
+EVERYWHERE = dict.fromkeys(("lane", "session", "states", "since"))
 LOOKUPS: dict[str, Any] = {
     "due_pending": {"lane": "lane-one", "limit": 50},
     "due_waiting_reach": {"lane": "lane-one", "now": "2026-03-01T12:00:00.000Z", "reach": 1000},
@@ -334,16 +334,18 @@ LOOKUPS: dict[str, Any] = {
     "next_due": {},
     "depth": {},
     "blocked_keys": {"lane": "lane-one", "keys": '[["service", "default", "svc-7"]]'},
-    "deliveries_by_lane": {"lane": "lane-one", "states": None, "limit": 50},
-    "deliveries_dead": {"lane": None, "limit": 50},
+    "deliveries_by_lane": {"lane": "lane-one", "states": None, "since": None, "limit": 50},
+    "deliveries_dead": {"lane": None, "since": None, "limit": 50},
     "due_waiting_few": {"lane": "lane-one", "now": "2026-03-01T12:00:00.000Z", "limit": 50},
     "deliveries_by_key": {"name": "svc-7", "kind": "service", "namespace": "default", "limit": 50} | EVERYWHERE,
     "attempts": ("dlv_one_1",),
     "session": ("standing",),
+    "arrivals": ("standing",),
+    "put_arrival": ("dlv_one_1", "2026-03-01T12:00:00.000Z", "2026-03-01T12:00:01.000Z", "standing", "system", "one"),
     "remove_delivery": ("lane-one", "dlv_one_1"),
     "recover_sending": {"owner": "boot-2", "now": "2026-03-01T12:00:00.000Z", "limit": 3},
 }
-SORTED = {"deliveries_by_key", "due_waiting_few", "session"}  # few rows, brought into order after they were found
+SORTED = {"deliveries_by_key", "due_waiting_few", "session", "arrivals"}  # few rows, sorted after they were found
 
 
 @pytest.mark.parametrize("name", LOOKUPS)

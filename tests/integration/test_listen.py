@@ -5,18 +5,24 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
+import select
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
+from universal_registry.cli.listen_exec import MOST_RUNNING, MOST_WAITING, Exec
 from universal_registry.client import listen
 from universal_registry.client.listen import (
     BODY_LIMIT,
     Behaviour,
+    Handle,
     Heard,
     Receiver,
     State,
@@ -27,7 +33,7 @@ from universal_registry.client.listen import (
     refusing,
 )
 from universal_registry.kernel.errors import Conflict, Invalid, UsageError
-from universal_registry.kernel.world import SystemWorld
+from universal_registry.kernel.world import SystemWorld, World
 from universal_registry.security.signing import new_secret, parse_secret, signed_headers
 
 WORLD = SystemWorld()
@@ -53,7 +59,12 @@ class Place:
 
 @asynccontextmanager
 async def listening(
-    secret: str | None = SECRET, behaviour: Behaviour | None = None, fail: Exception | None = None
+    secret: str | None = SECRET,
+    behaviour: Behaviour | None = None,
+    fail: Exception | None = None,
+    *,
+    handle: Handle | None = None,
+    world: World = WORLD,
 ) -> AsyncIterator[Place]:
     heard = list[Heard]()
 
@@ -62,7 +73,8 @@ async def listening(
         if fail is not None and len(heard) == 1:
             raise fail
 
-    receiver = Receiver(world=WORLD, secrets=[secret] if secret else [], on_event=note, behaviour=behaviour)
+    secrets = [secret] if secret else []
+    receiver = Receiver(world=world, secrets=secrets, on_event=note, behaviour=behaviour, handle=handle)
     host, port = await receiver.start("127.0.0.1", 0)
     try:
         async with aiohttp.ClientSession() as session:
@@ -382,3 +394,91 @@ def test_ndjson_has_every_field() -> None:
     }
     with pytest.raises(UsageError):
         printer(out, "xml")
+
+
+# --- handling ---------------------------------------------------------------------------------------------------------
+
+
+class Counting(SystemWorld):
+    """Is asked for the time once by each request, just before it is looked at."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._left = most
+        self.all_asked = asyncio.Event()
+
+    def now(self) -> datetime:
+        self._left -= 1
+        if not self._left:
+            self.all_asked.set()
+        return super().now()
+
+
+async def test_a_repeat_that_comes_while_an_event_is_handled_is_told_what_becomes_of_it() -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    answers = ["it does not fit", ""]
+    handled = list[str]()
+
+    async def handle(one: Heard) -> str:
+        handled.append(one.id)
+        begun.set()
+        await go_on.wait()
+        return answers.pop(0)
+
+    world = Counting(4)
+    async with listening(handle=handle, world=world) as place:
+        first = asyncio.create_task(place.event(1))
+        await asyncio.wait_for(begun.wait(), LONG)
+        repeats = [asyncio.create_task(place.event(1)) for _ in range(3)]
+        await asyncio.wait_for(world.all_asked.wait(), LONG)
+        go_on.set()
+        assert [await task for task in (first, *repeats)] == [500] * 4
+        assert handled == ["dlv_1"]
+        assert {(one.state, one.reason) for one in place.heard} == {(State.FAILED, "it does not fit")}
+        assert [await place.event(1), await place.event(1)] == [204, 204]
+        assert handled == ["dlv_1", "dlv_1"], "what failed comes again, what was done does not"
+        assert place.receiver.counts()["received"] == place.receiver.counts()["repeated"] == 1
+
+
+async def test_so_many_commands_run_at_once_and_no_more(tmp_path: Path) -> None:
+    started, gate = tmp_path / "started", tmp_path / "gate"
+    for pipe in (started, gate):
+        os.mkfifo(pipe)
+    begun, go_on = (os.open(pipe, os.O_RDWR) for pipe in (started, gate))
+    script = f"echo x > {started}; read word < {gate}"
+    run = Exec(("/bin/sh", "-c", script), os.environ, LONG)
+    loop = asyncio.get_running_loop()
+
+    def more(seconds: float) -> bytes:
+        return os.read(begun, 2) if select.select([begun], [], [], seconds)[0] else b""
+
+    try:
+        running = [asyncio.create_task(run(Heard(state=State.RECEIVED, id=str(number)))) for number in range(6)]
+        came = [await loop.run_in_executor(None, more, LONG) for _ in range(MOST_RUNNING)]
+        assert came == [b"x\n"] * MOST_RUNNING
+        assert await loop.run_in_executor(None, more, 0.3) == b""
+        os.write(go_on, b"go\n" * 6)
+        assert await asyncio.gather(*running) == [""] * 6
+    finally:
+        await run.close()
+        os.close(begun)
+        os.close(go_on)
+
+
+async def test_commands_beyond_those_that_may_wait_are_sent_away(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    go_on = os.open(gate, os.O_RDWR)
+    run = Exec(("/bin/sh", "-c", f"read word < {gate}"), os.environ, LONG)
+    heard = Heard(state=State.RECEIVED, id="x")
+    try:
+        tasks = [asyncio.create_task(run(heard)) for _ in range(MOST_RUNNING + MOST_WAITING)]
+        await asyncio.sleep(0)  # each is at its place: running, or in the line
+        assert await run(heard) == f"{MOST_WAITING} events wait for --exec already"
+        for task in tasks[MOST_RUNNING:]:
+            task.cancel()
+        os.write(go_on, b"go\n" * MOST_RUNNING)
+        assert await asyncio.gather(*tasks[:MOST_RUNNING]) == [""] * MOST_RUNNING
+    finally:
+        await run.close()
+        os.close(go_on)

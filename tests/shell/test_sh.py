@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import re
 import resource
 import shutil
 import statistics
+import struct
+import subprocess
+import termios
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from fronts import SCRIPT, SHELLS, Home, shell_command, steady
+from fronts import SCRIPT, SHELLS, UREG, Home, shell_command, steady
 
 NO_PYTHON = {"REGISTRY_PYTHON": "/no/python/here"}
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
@@ -106,6 +112,20 @@ OTHERS = [
     ["get", "alias", "nothing", "-o", "name"],
     ["get", "alias", "nothing"],
     ["get", "sevrice", "-o", "tsv"],
+    ["status", "--wath"],
+    ["status", "--help"],
+    ["restart", "--listen", "nonsense"],
+    ["restart", "--help"],
+    ["stop", "--help"],
+    ["logs", "--lines", "none"],
+    ["target", "remove", "nothing"],
+    ["bidirectional", "a", "b", "{}", "file"],
+    ["session", "get", "nothing"],
+    ["delivery", "get", "nothing"],
+    ["webhook", "ls", "--nothing"],
+    ["run", "--env", "nothing", "--", "true"],
+    ["studio", "install", "nothing"],
+    ["follow", "nonsense"],
     ["nothing"],
 ]
 
@@ -113,7 +133,8 @@ OTHERS = [
 @pytest.mark.parametrize("words", OTHERS, ids=" ".join)
 def test_what_is_not_plain_is_said_by_ureg(home: Home, words: list[str]) -> None:
     shell = shell_command("dash") or ["sh"]
-    by_ureg, by_shell = home.ureg(*words), home.sh(shell, *words)
+    by_ureg = home.ureg(*({"stop": "down"}.get(word, word) for word in words))
+    by_shell = home.sh(shell, *words)
     assert by_ureg.code == by_shell.code
     assert (steady(by_shell.out), steady(by_shell.err)) == (steady(by_ureg.out), steady(by_ureg.err))
 
@@ -239,6 +260,59 @@ def test_lists_are_lines_with_tabs(home: Home, shell: list[str]) -> None:
     assert home.sh(shell, "metrics", **NO_PYTHON).out.startswith("# HELP")
 
 
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """A registry in which nothing goes on by itself: its target is paused."""
+    made = Home(tmp_path_factory.mktemp("quiet"))
+    for words in (
+        ("init",), ("up",), ("target", "add", "one", "http://127.0.0.1:9"), ("target", "pause", "one"),
+        ("unidirectional", "alias/gs", "one"), ("set", "alias", "gs", "command=ls"),
+    ):  # fmt: skip
+        assert made.ureg(*words).code == 0
+    yield made
+    assert made.ureg("down").code == 0
+
+
+def test_the_status_is_that_of_ureg_and_starts_no_python(quiet: Home, shell: list[str]) -> None:
+    wanted = quiet.ureg("status")
+    assert "\nTARGET " in wanted.out
+    assert quiet.sh(shell, "status", **NO_PYTHON) == wanted
+
+
+@pytest.mark.parametrize("columns", [40, 80, 250])
+def test_on_a_terminal_the_status_is_as_wide_as_that(quiet: Home, columns: int) -> None:
+    shell = shell_command("dash") or ["sh"]
+    front = on_a_terminal(quiet, columns, [*shell, str(SCRIPT), "status"], NO_PYTHON)
+    assert front == on_a_terminal(quiet, columns, [*UREG, "status"], {})
+    assert ("REASON" in front) == (columns > 40)
+
+
+def on_a_terminal(home: Home, columns: int, words: list[str], env: dict[str, str]) -> str:
+    """What a command writes to a terminal that is so wide."""
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    done = subprocess.run(words, env=home.environ | env, stdout=theirs, stderr=theirs, timeout=60, check=False)
+    assert done.returncode == 0
+    os.close(theirs)
+    with os.fdopen(ours, "rb", buffering=0) as terminal:
+        said = b""
+        with suppress(OSError):  # how Linux says that nobody writes to it any more
+            while piece := terminal.read(65536):
+                said += piece
+    return said.decode()
+
+
+@pytest.mark.parametrize("place", ["{home}/", "{home}/../home", "home", "{linked}", "{odd}"])
+def test_a_home_by_any_name_has_the_status_that_ureg_tells(quiet: Home, place: str) -> None:
+    links = {"linked": quiet.folder / "linked", "odd": quiet.folder / "od d\t\u202e"}
+    for link in links.values():
+        if not link.is_symlink():
+            link.symlink_to(quiet.home)
+    home = place.format(home=quiet.home, **links)
+    shell = shell_command("dash") or ["sh"]
+    assert quiet.sh(shell, "status", REGISTRY_HOME=home) == quiet.ureg("status", REGISTRY_HOME=home)
+
+
 def test_a_call_costs_little_more_than_the_curl_in_it(few: Home) -> None:
     """In processor time, since other tests take the clock's. A second curl, or a Python, would double it."""
     shell = shell_command("dash") or ["sh"]
@@ -250,7 +324,7 @@ def test_a_call_costs_little_more_than_the_curl_in_it(few: Home) -> None:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return 1000 * (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
-    for call in ("get service here", "targets", "unidirectional here one", "set alias a command=x"):
+    for call in ("get service here", "targets", "status", "unidirectional here one", "set alias a command=x"):
         pairs = [(milliseconds("-c", bare), milliseconds(str(SCRIPT), *call.split())) for _ in range(15)]
         curl, front = (statistics.median(each) for each in zip(*pairs, strict=True))
         print(f"{call}: {front:.1f} ms, curl alone {curl:.1f} ms")

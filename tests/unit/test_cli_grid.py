@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from universal_registry.cli.deliveries import _SHAPE as DELIVERIES
-from universal_registry.cli.grid import GAP, cell, cut, escaped, table, width
 from universal_registry.cli.output import Column, Shape, emit
+from universal_registry.kernel.grid import GAP, cell, cut, table, width
+from universal_registry.kernel.visible import escaped
 
 
 @pytest.mark.parametrize(

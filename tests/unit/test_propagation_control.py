@@ -688,7 +688,9 @@ async def test_deliveries_are_filtered(place: Place) -> None:
     dead = await place.control.deliveries(target="mine", key=GS, states=(DeliveryState.DEAD,))
     assert [(each["target"], each["state"], each["key"]) for each in dead] == [("system/mine", "dead", str(GS))]
     assert await place.control.deliveries(target="other") == []
-    assert await place.control.deliveries(session="none") == []
+    assert await place.control.deliveries(session=(await place.control.sessions())[0]["session"], target="other") == []
+    with pytest.raises(NotFound, match="no session 'none'"):
+        await place.control.deliveries(session="none")
     with pytest.raises(NotFound):
         await place.control.deliveries(target="nobody")
 

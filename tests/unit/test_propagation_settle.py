@@ -22,7 +22,7 @@ from universal_registry.propagation.lanes.lane import (
     Position,
 )
 from universal_registry.propagation.lanes.outcome import Accepted, Failed, Outcome, Rejected
-from universal_registry.propagation.lanes.settle import Settled, Terms, news, settle
+from universal_registry.propagation.lanes.settle import Settled, Terms, arrival, news, settle
 from universal_registry.propagation.lanes.token_bucket import Bucket
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -72,6 +72,15 @@ def test_accepted_leaves_no_row_and_forgets_failures() -> None:
     assert (settled.delivery, settled.attempt) == (None, None)
     assert (settled.lane.failures, settled.lane.delivered, settled.lane.last_success_at) == (0, 11, NOW)
     assert settled.counters == Counters(executed=1, delivered=1)
+
+
+def test_of_what_arrives_the_time_is_kept_for_one_shot_sessions_only() -> None:
+    assert arrival(LANE, DELIVERY, OK, NOW) is None
+    for of in (replace(DELIVERY, session_id="s1", route_uid=""), replace(DELIVERY, session_id="s1", replay_of="dlv_0")):
+        found = arrival(LANE, of, OK, NOW)
+        assert found is not None
+        assert (found.session_id, found.target_name, found.delivery_id) == ("s1", "mine", "dlv_1")
+        assert (found.began_at, found.arrived_at) == (NOW - timedelta(milliseconds=3), NOW)
 
 
 def test_only_webhooks_count_as_webhooks() -> None:

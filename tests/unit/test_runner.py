@@ -304,6 +304,8 @@ class Clockwork:
         self.sent.append(self._time())
         self.unsettled = True
 
+    def let_rest(self, seconds: float) -> None: ...
+
     async def settle(self) -> None:
         if self.full is not None:
             raise self.full
@@ -590,6 +592,8 @@ def test_what_streams_carried_is_stored_every_three_seconds_and_at_the_end() -> 
             self.stored_at: list[float] = []
             self.full = False
 
+        is_behind = False
+
         async def pump(self) -> None:
             """Nobody watches."""
 
@@ -610,6 +614,35 @@ def test_what_streams_carried_is_stored_every_three_seconds_and_at_the_end() -> 
         assert supervisor.states()[0].deaths == 0
         await supervisor.stop(1.0)
         assert traffic.stored_at == pytest.approx([3, 6, 9, 21, 22])
+
+    run(main())
+
+
+def test_the_streaming_worker_is_woken_for_what_was_not_handed_out_yet() -> None:
+    class Behind:
+        is_behind = False
+        pumped = 0
+
+        async def pump(self) -> None:
+            self.pumped += 1
+
+        async def store_traffic(self) -> None:
+            """Nothing was carried."""
+
+    async def main() -> None:
+        streams = Behind()
+        worker = StreamingWorker(streams, VirtualWorld())
+        supervisor = supervised(worker)
+        await at(0.1)
+        before = streams.pumped
+        worker.on_commit()
+        await at(0.2)
+        assert streams.pumped == before
+        streams.is_behind = True
+        worker.on_commit()
+        await at(0.3)
+        assert streams.pumped == before + 1
+        await supervisor.stop(1.0)
 
     run(main())
 

@@ -52,7 +52,9 @@ class Agent:
         self._caller = caller
         self._tell = tell
         self._told: dict[str, Result] = {}
-        self._listed: dict[str, Item] | None = None
+        self._listed: dict[str, Item] | None = None if state.cursor else {}
+        """What a list has brought that is under way; None: none is, and `synced` only says that all was caught up."""
+        self._history = ""
         self._due = False
         self._results: list[Result] = []
         self.trouble: RegistryError | None = None
@@ -80,7 +82,9 @@ class Agent:
 
     def anew(self) -> None:
         """The place in the log is worth nothing any more: everything is to be listed again."""
+        self._history = self._state.cursor.partition(".")[0] or self._history
         self._state.cursor = self._state.reported = ""
+        self._listed = {}
 
     def take(self, frame: Mapping[str, Any], *, more: bool = False) -> bool:
         """Note one frame of the watch, and do what it says. `more`: another is at hand, so that this one need not be
@@ -93,17 +97,19 @@ class Agent:
 
     def note(self, frame: Mapping[str, Any]) -> bool:
         """Keep what a frame of the watch says. Whether it is whole: not within a list. Raises Conflict when changes are
-        missing."""
+        missing, Refused for a registry that has lost everything."""
         match frame["type"]:
             case "records":
                 self._listed = self._listed or {}
                 self._listed.update({record_text(each): check_item(each) for each in frame["records"]})
                 return False
             case "restart":
-                self._listed = None
+                self._listed = {}
                 return False
             case "synced":
-                self._state.items, self._listed = self._listed or {}, None
+                if self._listed is not None:
+                    self._check_history(str(frame.get("cursor")))
+                    self._state.items, self._listed = self._listed, None
                 self._due = True
             case "changes":
                 self._change(frame["events"])
@@ -171,6 +177,13 @@ class Agent:
             self._adopt(each)
 
     # --- how ---------------------------------------------------------------------------------------------------------
+
+    def _check_history(self, cursor: str) -> None:
+        """A registry that was made anew or restored, and has nothing of what it had, takes nothing away here."""
+        another = self._history not in ("", cursor.partition(".")[0])
+        if another and not self._listed and self._state.items:
+            hint = f"if that is meant, remove {self._file.folder}; what was put there stays"
+            raise Refused("the registry has another history and nothing of what it had: nothing is removed", hint=hint)
 
     def _change(self, events: Iterable[Mapping[str, Any]]) -> None:
         for event in events:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 
 from universal_registry.api.context import Call, Context, body_as
 from universal_registry.api.http import Response, json_response
-from universal_registry.kernel.errors import Invalid, UsageError
+from universal_registry.api.moments import past_moment, span
 from universal_registry.log.audit import Asked
 from universal_registry.registry.tokens import Token
-from universal_registry.registry.words import shown
 
 MOST_ROWS = 1000
-_SPAN = re.compile(r"([1-9][0-9]{0,5})([smhdw])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 class TokenBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -26,14 +21,6 @@ class TokenBody(msgspec.Struct, forbid_unknown_fields=True):
     name: str
     scopes: list[str]
     expires: str | None = None
-
-
-def span(text: str) -> timedelta:
-    """A length of time as people write it: `90d`, `12h`, `30m`. Raises Invalid."""
-    found = _SPAN.fullmatch(text)
-    if found is None:
-        raise Invalid(f"{shown(text)} is no length of time", hint="a number and one of s m h d w, such as 90d")
-    return timedelta(seconds=int(found[1]) * _SECONDS[found[2]])
 
 
 # --- tokens ---------------------------------------------------------------------------------------------------------
@@ -92,16 +79,8 @@ async def anchor(context: Context, _: Call) -> Response:
 
 
 def _since(context: Context, text: str) -> str:
-    """A time, or how long ago, as the stores write times."""
-    if not text:
+    """The moment as the stores write times."""
+    moment = past_moment(text, context.service.world.now(), "since")
+    if moment is None:
         return ""
-    if _SPAN.fullmatch(text):
-        moment = context.service.world.now() - span(text)
-    else:
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
-            hint = "such as 2026-01-31T12:00:00Z, 2026-01-31, or 24h for the last day"
-            raise UsageError(f"since {shown(text)} is no time", hint=hint) from None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -7,16 +7,19 @@ from typing import Any, Literal
 import msgspec
 
 from universal_registry.api.context import Call, Context, body_as, needed
-from universal_registry.api.http import Response, json_response
+from universal_registry.api.http import TEXT_TYPE, Response, json_response
+from universal_registry.api.moments import past_moment
 from universal_registry.kernel.errors import Invalid, NotFound, UsageError
 from universal_registry.kernel.ids import DEFAULT_NAMESPACE, Key
 from universal_registry.observe.kept_history import kept_warnings
 from universal_registry.propagation.lanes.lane import DeliveryState
 from universal_registry.propagation.routing.modes import MODES, ON_FAILURE
+from universal_registry.propagation.views.status_lines import status_lines
 from universal_registry.registry.words import shown
 
 MOST_DELIVERIES = 1000
 LONGEST_DEADLINE = 366 * 86400.0
+_WIDEST = 10_000
 
 
 class RouteBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -147,6 +150,11 @@ async def session(context: Context, call: Call) -> Response:
     return json_response(await context.control.session(call.params["id"]))
 
 
+async def waterfall(context: Context, call: Call) -> Response:
+    """One session on one axis of time: what was planned, tried and delivered when."""
+    return json_response(await context.control.waterfall(call.params["id"]))
+
+
 # --- arrival --------------------------------------------------------------------------------------------------------
 
 
@@ -164,9 +172,15 @@ async def deliveries(context: Context, call: Call) -> Response:
         key=await _record_key(context, request.value("name"), request.value("namespace") or None),
         session=request.value("session") or None,
         states=_states(request.values("state")),
+        since=past_moment(request.value("since"), context.service.world.now(), "since"),
         limit=request.integer("limit", 100, 1, MOST_DELIVERIES),
     )
     return json_response({"items": found})
+
+
+async def delivery(context: Context, call: Call) -> Response:
+    """One delivery that has not arrived, with the attempts at it that failed."""
+    return json_response(await context.control.delivery(call.params["id"]))
 
 
 async def attempts(context: Context, call: Call) -> Response:
@@ -195,8 +209,9 @@ def _states(words: list[str]) -> tuple[DeliveryState, ...]:
     return tuple(DeliveryState(word) for word in words)
 
 
-async def status(context: Context, _: Call) -> Response:
-    """What there is and how it goes: records, targets, queue, warnings."""
+async def status(context: Context, call: Call) -> Response:
+    """What there is and how it goes: records, targets, queue, warnings. In lines for people, if they are asked for."""
+    width = call.request.integer("width", 0, 0, _WIDEST)
     found = await context.control.status()
     found["warnings"] = [*found["warnings"], *await context.observed.keys.warnings()]
     found["warnings"] += [trouble] if (trouble := context.observed.figures.backup_trouble()) else []
@@ -204,4 +219,7 @@ async def status(context: Context, _: Call) -> Response:
     horizon = await context.service.log.horizon()
     found["history"] = {"values": horizon.values, "lines": horizon.lines}
     found["streams"] = {"open": context.observed.streams.open_now(), "messages": found["counters"]["messages"]}
-    return json_response(found)
+    if not call.request.accepts(TEXT_TYPE):
+        return json_response(found)
+    text = "".join(f"{line}\n" for line in status_lines(msgspec.to_builtins(found), width or None))
+    return Response(status=200, headers=(("content-type", f"{TEXT_TYPE}; charset=utf-8"),), body=text.encode())

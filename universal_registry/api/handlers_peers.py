@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from universal_registry.api.context import Call, Context, body_as, needed
-from universal_registry.api.handlers_access import span
 from universal_registry.api.http import Response, json_response
+from universal_registry.api.moments import span
 from universal_registry.kernel.errors import Invalid, NotFound, UsageError
 from universal_registry.kernel.ids import DEFAULT_NAMESPACE, Key
 from universal_registry.kernel.world import utc_text

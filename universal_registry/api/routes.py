@@ -205,6 +205,10 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/-/sessions", control.sessions, Scope.READ, "All sessions"),
     Route("GET", "/v1/-/sessions/{id}", control.session, Scope.READ, "One session with its targets"),
     Route(
+        "GET", "/v1/-/sessions/{id}/waterfall", control.waterfall, Scope.READ,
+        "A session on one axis of time: per target what was planned, tried and delivered when",
+    ),
+    Route(
         "GET", "/v1/-/sessions/{id}/replay", said.foresee_replay, Scope.READ,
         "How many deliveries a replay would make; nothing is stored",
         (
@@ -238,9 +242,11 @@ ROUTES: tuple[Route, ...] = (
             THERE,
             Param("session", "a session's id"),
             Param("state", "pending, sending, waiting, dead or cancelled", many=True),
+            Param("since", "those that became what they are since then: a time (RFC 3339), or how long ago, as `24h`"),
             Param("limit", "at most this many, 1 to 1,000; 100 if absent", "integer"),
         ),
     ),
+    Route("GET", "/v1/-/deliveries/{id}", control.delivery, Scope.READ, "One delivery that has not arrived"),
     Route("GET", "/v1/-/deliveries/{id}/why", said.why, Scope.READ, "Why a delivery is where it is"),
     Route("GET", "/v1/-/deliveries/{id}/attempts", control.attempts, Scope.READ, "The failed attempts at a delivery"),
     Route(
@@ -251,7 +257,10 @@ ROUTES: tuple[Route, ...] = (
         "POST", "/v1/-/deliveries/{id}/skip", lanes.skip, Scope.PROPAGATE, "Go on without a delivery that was given up",
         body=lanes.WhyBody,
     ),
-    Route("GET", "/v1/-/status", control.status, Scope.READ, "What there is and how it goes"),
+    Route(
+        "GET", "/v1/-/status", control.status, Scope.READ, "What there is and how it goes",
+        (Param("width", "with `Accept: text/plain`: the table of targets in so many columns", "integer"),),
+    ),
     # the keys that values are sealed with
     Route(
         "GET", "/v1/-/keys", keys.keys, Scope.ADMIN, "The keys, and the rotation under way",

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Protocol
 
-from universal_registry.cli.grid import cut, escaped, terminal_width
+from universal_registry.cli.grid import escaped, terminal_width
 from universal_registry.cli.targets import short_target
+from universal_registry.kernel.grid import cut
 from universal_registry.kernel.world import SystemWorld, World
 
 _DONE = ("in_sync", "delivered")

@@ -88,9 +88,23 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("peer", _SENDING, "Registries paired with this one: invite, join, ls, status", "peer", "peer"),
     Entry("conflict", _SENDING, "Fields changed in two places at once: ls, show, resolve", "conflict", "conflict"),
     Entry("where", _SENDING, "Which targets have a record, and why not", "where", "where"),
-    Entry("session", _SENDING, "Propagations: ls, get, pause, resume, cancel, replay", "sessions", "session_group"),
-    Entry("delivery", _SENDING, "Deliveries not done yet: ls, why, attempts, redrive, skip", "deliveries", "delivery"),
-    Entry("webhook", _SENDING, "Test all targets; verify a captured request; public keys", "webhook", "webhook"),
+    Entry(
+        "session",
+        _SENDING,
+        "Propagations: ls, get, watch, waterfall, retry, pause, resume, cancel",
+        "sessions",
+        "session_group",
+    ),
+    Entry(
+        "delivery",
+        _SENDING,
+        "Deliveries not done yet: ls, get, why, attempts, retry, redrive, skip",
+        "deliveries",
+        "delivery",
+    ),
+    Entry(
+        "webhook", _SENDING, "Webhooks: ls, add, test, rotate-secret; verify a captured request", "webhook", "webhook"
+    ),
     Entry("listen", _SENDING, "Receive events here, and print them", "listen", "listen"),
     Entry("stream", _SENDING, "Over a WebSocket: tail, publish, send, receive, status", "stream", "stream"),
     Entry("follow", _SENDING, "Follow the changes of a registry elsewhere", "follow", "follow"),

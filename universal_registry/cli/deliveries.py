@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from universal_registry.cli.command import Command, Example, Group, answer_option, namespace_option, output_option
-from universal_registry.cli.dead_letters import redrive, skip
+from universal_registry.cli.dead_letters import redrive, retry, skip
 from universal_registry.cli.output import Column, Shape, emit, tell, told_in_words, write_value
 from universal_registry.cli.session import note, session
 from universal_registry.cli.targets import short_target
@@ -46,6 +46,7 @@ def delivery() -> None:
 
 
 delivery.add_command(redrive)
+delivery.add_command(retry)
 delivery.add_command(skip)
 
 
@@ -57,6 +58,7 @@ delivery.add_command(skip)
 @namespace_option("Of the record.")
 @click.option("--session", "session_id", metavar="ID", help="Of this session.")
 @click.option("--state", "states", multiple=True, metavar="STATE", help="pending, sending, waiting, dead, cancelled.")
+@click.option("--since", metavar="TIME", help="So since this time (RFC 3339), or since so long ago, as 1h or 7d.")
 @click.option("--limit", type=click.IntRange(1, _MOST), default=100, show_default=True, help="At most so many.")
 @output_option()
 def list_(
@@ -65,19 +67,31 @@ def list_(
     namespace: str | None,
     session_id: str | None,
     states: tuple[str, ...],
+    since: str | None,
     limit: int,
     output: str,
 ) -> None:
     """List deliveries that wait, are held, or were given up. Those that arrived are not kept: see `ureg where`."""
-    query = {"target": target, "name": name, "namespace": namespace, "session": session_id, "state": list(states)}
+    query = {"target": target, "name": name, "namespace": namespace, "session": session_id, "since": since}
     with session() as asked:
         # One more than is shown tells whether there are more.
-        found = asked.read("/v1/-/deliveries", limit=min(limit + 1, _MOST), **query)["items"]
+        found = asked.read("/v1/-/deliveries", limit=min(limit + 1, _MOST), state=list(states), **query)["items"]
     emit(found[:limit], output, _SHAPE)
     if len(found) > limit:
         note(f"the first {limit} only; --limit N shows more, up to {_MOST}")
     elif limit == _MOST == len(found):
         note(f"the first {limit} only, which is the most that is shown: --target, --name and --state narrow it")
+
+
+@delivery.command(
+    "get", cls=Command, examples=(Example("ureg delivery get dlv_0a1b2c -o yaml", "with the attempts that failed"),)
+)
+@click.argument("delivery_id", metavar="DELIVERY")
+@output_option()
+def get(delivery_id: str, output: str) -> None:
+    """Show one delivery that has not arrived; all but the table with the attempts at it that failed."""
+    with session() as asked:
+        emit([asked.read(f"/v1/-/deliveries/{quote(delivery_id)}")], output, _SHAPE, single=True)
 
 
 @delivery.command("attempts", cls=Command, examples=(Example("ureg delivery attempts dlv_0a1b2c"),))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from universal_registry.cli.command import Example, command, output_option
-from universal_registry.cli.output import Column, Shape, emit, told_in_words
+from universal_registry.cli.output import TABLES, Column, Shape, emit, told_in_words
 from universal_registry.cli.session import forgiving_settings, note, session
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def doctor(fix: bool, everything: bool, output: str) -> int:
     if fix:
         _fix(loaded, trouble)
     found = examine(facts_of(loaded, trouble))
-    words = told_in_words(output) or output == "table"
+    words = told_in_words(output) or output in TABLES
     shown = [each for each in found if everything or not words or each.state not in (State.OK, State.SKIP)]
     if shown or not words:
         emit([msgspec.to_builtins(each) for each in shown], output, _SHAPE)

@@ -14,6 +14,7 @@ import click
 
 from universal_registry.cli.command import Example, command, namespace_option, result_option
 from universal_registry.cli.documents import read_documents
+from universal_registry.cli.foretelling import dry_run_option, foretell, operation
 from universal_registry.cli.output import json_text, tell, write
 from universal_registry.cli.records import fetch, key_text, split_reference
 from universal_registry.cli.session import note, session, warn
@@ -35,11 +36,13 @@ _OWN = ("kind", "namespace", "name", "meta")
 @click.argument("name", required=False)
 @namespace_option("Where; `default` if absent.")
 @click.option("-m", "--message", metavar="TEXT", help="Why, for the log.")
+@dry_run_option()
 @result_option()
-def edit(kind: str, name: str | None, namespace: str | None, message: str | None, output: str) -> None:
+def edit(kind: str, name: str | None, namespace: str | None, message: str | None, dry_run: bool, output: str) -> None:
     """Change a record as YAML in an editor. What was saved is written when the editor ends, if anything was changed.
 
-    Refused (5) when somebody else changed the record meanwhile. What is not taken is kept in a file, which is named.
+    Refused (5) when somebody else changed the record meanwhile. What is not taken, or was only foretold, is kept in a
+    file, which is named.
     """
     kind, name = split_reference(kind, name)
     if name is None:
@@ -52,6 +55,11 @@ def edit(kind: str, name: str | None, namespace: str | None, message: str | None
             after = draft.edited()
             if after == before:
                 note("nothing was changed")
+                return
+            if dry_run:
+                place = found["kind"], found["name"], found["namespace"]
+                foretell(asked, [operation("put", *place, after, found["meta"]["revision"])], output)
+                draft.keep()
                 return
             answer = asked.request(
                 "PUT",
@@ -72,6 +80,7 @@ class _Draft:
 
     def __init__(self, kind: str, text: str) -> None:
         self._text = text
+        self._is_kept = False
         descriptor, self._path = tempfile.mkstemp(prefix=f"ureg-{kind}-", suffix=".yaml")
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
@@ -84,11 +93,17 @@ class _Draft:
             yield
         except BaseException:
             if self._is_written():
-                note(f"what you wrote is kept in {self._path}")
+                self.keep()
             else:
                 self._remove()
             raise
-        self._remove()
+        if not self._is_kept:
+            self._remove()
+
+    def keep(self) -> None:
+        """The file stays, and is named."""
+        self._is_kept = True
+        note(f"what you wrote is kept in {self._path}")
 
     def _remove(self) -> None:
         with suppress(FileNotFoundError):  # an editor may have moved it away

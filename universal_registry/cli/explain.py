@@ -8,9 +8,10 @@ import click
 
 from universal_registry.cli.catalogue import one_kind
 from universal_registry.cli.command import Example, command, output_option
-from universal_registry.cli.grid import cell, table, terminal_width
+from universal_registry.cli.grid import terminal_width
 from universal_registry.cli.output import told_in_words, write, write_value
 from universal_registry.kernel.errors import NotFound
+from universal_registry.kernel.grid import cell, table
 
 
 @command(

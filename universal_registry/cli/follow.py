@@ -23,7 +23,7 @@ from universal_registry.storage.durable import replaced_file, unwritable
     "follow",
     Example("ureg follow http://127.0.0.1:8080 --token-file ops.token", "what is there, then each change"),
     Example("ureg follow work kind=alias --state aliases.place -o ndjson", "a context; goes on where it was"),
-    Example("ureg follow work --apply", "make this machine what the registry says, by the machine's own plan"),
+    Example("ureg follow work --apply", "make this machine what the registry says, by a plan of its own"),
     Example("ureg follow work --apply --dry-run", "what that would change"),
 )
 @click.argument("place", metavar="URL|CONTEXT")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from universal_registry.cli.output import QUERY, emit, told_in_words
+from universal_registry.cli.output import QUERY, TABLES, emit, told_in_words
 from universal_registry.cli.records import fetch, kind_of, record_shape, split_reference
 from universal_registry.cli.session import reach, session
 from universal_registry.kernel.errors import UsageError
 
-FORMS = ("table", "json", "ndjson", "yaml", "name", "tsv")
+FORMS = (*TABLES, "json", "ndjson", "yaml", "name", "tsv")
 
 
 class Question(NamedTuple):

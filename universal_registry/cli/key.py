@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from universal_registry.cli.command import Command, Example, Group, output_option, result_option
-from universal_registry.cli.output import Column, Shape, emit, json_text, tell, write
+from universal_registry.cli.output import TABLES, Column, Shape, emit, json_text, tell, write
 from universal_registry.cli.session import Session, current_settings, note, session, warn
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def ls(output: str) -> None:
     with session() as asked:
         found = asked.read("/v1/-/keys", count=True)
     emit(found["keys"], output, _SHAPE)
-    if output == "table":
+    if output in TABLES:
         _tell_rotation(found)
     warn(found["warnings"])
 

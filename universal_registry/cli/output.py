@@ -7,31 +7,15 @@ from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-from universal_registry.cli.grid import cell, cut, escaped, table, terminal_width
+from universal_registry.cli.grid import escaped, terminal_width
+from universal_registry.kernel.grid import Column as Column  # noqa: PLC0414 - shapes are made of these
+from universal_registry.kernel.grid import table_of
 
 Item = dict[str, Any]
-_LONGEST = 100
+TABLES = ("table", "wide")
+"""The forms for people: cut to a terminal's width, or never cut."""
 QUERY: ContextVar[str | None] = ContextVar("query", default=None)
 """What `--query` said."""
-
-
-class Column(NamedTuple):
-    """A column of a table. `path`: a field of the item, or a function of it. `whole`: an id or a name, which can be
-    pasted into commands, so that no cell of it is cut. `long`: words of others, such as an answer: a table shows how
-    they begin, other forms all of them."""
-
-    title: str
-    path: str | Callable[[Item], Any]
-    whole: bool = False
-    long: bool = False
-
-    def of(self, item: Item) -> Any:
-        if not isinstance(self.path, str):
-            return self.path(item)
-        value: Any = item
-        for step in self.path.split("."):
-            value = value.get(step) if isinstance(value, dict) else None
-        return value
 
 
 class Shape(NamedTuple):
@@ -66,8 +50,8 @@ def emit(items: Iterable[Item], output: str, shape: Shape, *, single: bool = Fal
     if (expression := QUERY.get()) is not None:
         found = list(items)
         _query(found[0] if single else found, expression, output)
-    elif output == "table":
-        _table(list(items), shape)
+    elif output in TABLES:
+        _table(list(items), shape, wide=output != TABLES[0])
     elif output == "json":
         found = list(items)
         write(json_text(found[0] if single else found, indent=2))
@@ -78,7 +62,7 @@ def emit(items: Iterable[Item], output: str, shape: Shape, *, single: bool = Fal
 
 def told_in_words(output: str) -> bool:
     """Whether an answer that is no list is told to people: neither a form nor a query asks for its value."""
-    return output in ("table", "text") and QUERY.get() is None
+    return output in (*TABLES, "text") and QUERY.get() is None
 
 
 def _query(value: Any, expression: str, output: str) -> None:
@@ -109,26 +93,15 @@ def tsv_cell(value: Any) -> str:
     return escaped(json_text(value))
 
 
-def _table(items: list[Item], shape: Shape) -> None:
+def _table(items: list[Item], shape: Shape, *, wide: bool) -> None:
     if not items:
         from universal_registry.cli.session import note
 
         note(f"no {shape.what}")
         return
-    for line in table_lines(items, shape):
+    columns = [column._replace(long=False) for column in shape.columns] if wide else shape.columns
+    for line in table_of(items, columns, None if wide else terminal_width()):
         write(line)
-
-
-def table_lines(items: Sequence[Item], shape: Shape) -> Iterable[str]:
-    """The lines of a table of the items, cut to the terminal."""
-    rows = [[_cell(column, item) for column in shape.columns] for item in items]
-    whole = {number for number, column in enumerate(shape.columns) if column.whole}
-    return table([column.title for column in shape.columns], rows, terminal_width(), whole)
-
-
-def _cell(column: Column, item: Item) -> str:
-    text = cell(column.of(item))
-    return cut(text, _LONGEST) if column.long else text
 
 
 def write_value(value: Any, output: str) -> None:

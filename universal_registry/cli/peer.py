@@ -8,7 +8,17 @@ import click
 
 from universal_registry.cli.command import Command, Example, Group, answer_option, output_option, result_option
 from universal_registry.cli.grid import escaped
-from universal_registry.cli.output import Column, Shape, emit, json_text, tell, told_in_words, write, write_value
+from universal_registry.cli.output import (
+    TABLES,
+    Column,
+    Shape,
+    emit,
+    json_text,
+    tell,
+    told_in_words,
+    write,
+    write_value,
+)
 from universal_registry.cli.session import Session, note, session
 from universal_registry.client.http import daemon_addresses, quote
 from universal_registry.kernel.errors import UsageError
@@ -135,7 +145,7 @@ def ls(output: str) -> None:
     with session() as asked:
         found = _status(asked)
     emit(found["items"], output, _SHAPE)
-    if output == "table":
+    if output in TABLES:
         for each in found["invitations"]:
             note(f"{each['name']} may be used until {each['expires_at']}")
 

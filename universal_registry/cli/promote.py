@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import click
@@ -13,6 +13,7 @@ from universal_registry.cli.foretelling import EFFECTS, dry_run_option, foretell
 from universal_registry.cli.output import Item, json_text, tell, write
 from universal_registry.cli.own_secrets import with_own_secrets
 from universal_registry.cli.records import fetch, key_text, kind_of
+from universal_registry.cli.references import names_in
 from universal_registry.cli.session import Session, note, session, warn
 from universal_registry.kernel.errors import NotFound, Refused, UsageError
 from universal_registry.kernel.ids import SYSTEM_NAMESPACE, check_namespace
@@ -22,6 +23,9 @@ _OWN = ("environment", "env_var", "secret")
 _CONTENT = ("classification", "title", "description", "labels", "annotations", "spec", "lifecycle")
 _ITS_OWN = ("health", "expires_at")
 _MOST_LISTED = 20
+
+_Named = tuple[str, str]
+"""The kind and the name of a record."""
 
 
 @command(
@@ -50,7 +54,8 @@ def promote(
 
     The records of an environment stand in the namespace of its name. What each environment has of its own stays as it
     is: environments, env_vars and secrets, unless --select names their kind; health; records that only TO has; and a
-    secret within a record. A field that refers to environment FROM refers to TO there. `ureg undo` takes it back.
+    secret within a record. A field that refers to environment FROM refers to TO there. What was changed in TO later
+    than in FROM, and what a record names that TO does not have, is said. `ureg undo` takes it back.
     """
     with session() as asked:
         check_namespace(source)
@@ -60,9 +65,13 @@ def promote(
         _check_known(asked, source)
         _check_target(asked, target, approved_by, dry_run=dry_run)
         chosen = _chosen(asked, source, selectors)
-        operations = list(_operations(asked, chosen, source, target))
+        there = {_named(item): item for item in asked.items("/v1/-/records", {"namespace": target})}
+        operations = list(_operations(asked, chosen, there, source, target))
         if not operations:
             raise NotFound(f"nothing in namespace {source} can be promoted yet")
+        warn(
+            [*_newer_there(chosen, operations, there, target), *_left_behind(asked, operations, there, source, target)]
+        )
         if dry_run:
             foretell(asked, operations, output)
             return
@@ -125,15 +134,21 @@ def _chosen(asked: Session, source: str, selectors: tuple[str, ...]) -> list[Ite
     return chosen
 
 
-def _operations(asked: Session, chosen: Iterable[Item], source: str, target: str) -> Iterable[Item]:
+def _named(item: Item) -> _Named:
+    """Which record it is, in either environment."""
+    return item["kind"], item["name"]
+
+
+def _operations(
+    asked: Session, chosen: Iterable[Item], there: Mapping[_Named, Item], source: str, target: str
+) -> Iterable[Item]:
     """Each of them as a write of the record in TO, if that is still as it was looked at."""
-    there = {(item["kind"], item["name"]): item for item in asked.items("/v1/-/records", {"namespace": target})}
     references: dict[str, set[str]] = {}
     for item in chosen:
         kind = item["kind"]
         if kind not in references:
             references[kind] = _references(kind_of(asked, kind))
-        before = there.get((kind, item["name"]), {})
+        before = there.get(_named(item), {})
         lacking: list[str] = []
         spec = with_own_secrets(item["spec"], before.get("spec"), lacking)
         if lacking:
@@ -146,6 +161,42 @@ def _operations(asked: Session, chosen: Iterable[Item], source: str, target: str
             name: target if name in references[kind] and value == source else value for name, value in spec.items()
         }
         yield operation("put", kind, item["name"], target, document, before["meta"]["revision"] if before else 0)
+
+
+def _newer_there(
+    chosen: Iterable[Item], operations: Iterable[Item], there: Mapping[_Named, Item], target: str
+) -> Iterator[str]:
+    """What was changed in TO after it was in FROM, as by a hotfix, and is replaced."""
+    revisions = {_named(item): item["meta"]["revision"] for item in chosen}
+    for document in operations:
+        before, revision = there.get(_named(document)), revisions[_named(document)]
+        if before is None or before["meta"]["revision"] < revision:
+            continue
+        if any(before.get(field) != document.get(field) for field in _CONTENT):
+            kind, name = _named(document)
+            yield (
+                f"{kind} {name} was changed in {target} (revision {before['meta']['revision']}) after what replaces it "
+                f"(revision {revision}): ureg history {kind} {shell_word(name)} -n {target}"
+            )
+
+
+def _left_behind(
+    asked: Session, operations: Iterable[Item], there: Mapping[_Named, Item], source: str, target: str
+) -> Iterator[str]:
+    """What is named by a record that goes to TO, stands in FROM, and neither goes too nor is there."""
+    known = there.keys() | {_named(document) for document in operations}
+    missing = [
+        (document, field, kinds, name)
+        for document in operations
+        for field, kinds, name in names_in(document, kind_of(asked, document["kind"]))
+        if not any((kind, name) in known for kind in kinds)
+    ]
+    if not missing:
+        return
+    behind = {_named(item) for item in asked.items("/v1/-/records", {"namespace": source})}
+    for document, field, kinds, name in missing:
+        if kind := next((kind for kind in kinds if (kind, name) in behind), None):
+            yield f"{field} of {' '.join(_named(document))} names {kind} {name}, which {target} does not have"
 
 
 def _references(kind: Mapping[str, Any]) -> set[str]:

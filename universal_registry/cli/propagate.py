@@ -22,6 +22,7 @@ _STRICT = click.option("--strict", is_flag=True, help="Fail when the source does
 _OUTCOME = (
     click.option("--wait", "wait", metavar="[=any][=TIME]", help="Wait until all (any) have it, for 30s or TIME."),
     click.option("--no-wait", is_flag=True, help="Without a daemon: store it, try nothing, exit 7."),
+    click.option("--idempotency-key", metavar="KEY", help="Do it once: within a day, the same key gets that answer."),
     click.option("--dry-run", is_flag=True, help="Say what it would do, and store nothing."),
     result_option(),
 )
@@ -150,14 +151,14 @@ def fanout(words: tuple[str, ...], source: str | None, targets: tuple[str, ...],
 
 @command(
     "chain",
-    Example('ureg chain --source release --targets "staging,canary,production"', "each after the one before it has it"),
+    Example('ureg chain --source release --via "staging,canary,production"', "each after the one before it has it"),
     Example("ureg chain release staging production --on-failure skip", "a hop that is given up does not stop it"),
     valued={"--wait": DEFAULT},
 )
 @click.argument("words", nargs=-1, metavar="[SOURCE TARGET...]")
 @options(
     _SOURCE,
-    _TARGETS,
+    click.option("--targets", "--via", multiple=True, metavar="A,B", help="Names of targets, or URLs, in order."),
     click.option("--on-failure", type=click.Choice(("stop", "skip")), help="When a hop is given up: stop if absent."),
     *_ONE_SHOT,
     _STRICT,
@@ -177,12 +178,14 @@ def chain(words: tuple[str, ...], source: str | None, targets: tuple[str, ...], 
 @command(
     "mesh",
     Example("ureg mesh north south east", "all there is, the same in each"),
-    Example('ureg mesh --source kind=alias --targets "north,south"'),
+    Example('ureg mesh --source kind=alias --members "north,south"'),
 )
 @click.argument("words", nargs=-1, metavar="[PEER...]")
 @options(
     click.option("--source", metavar="SOURCE", help="[KIND/]NAME or a selector; all records if absent."),
-    click.option("--targets", multiple=True, metavar="A,B", help="Names of linked registries; may be repeated."),
+    click.option(
+        "--targets", "--members", multiple=True, metavar="A,B", help="Names of linked registries; may be repeated."
+    ),
     _STRICT,
     *_OUTCOME[2:],
 )

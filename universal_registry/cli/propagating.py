@@ -15,6 +15,7 @@ from universal_registry.kernel.errors import Refused, Unreachable, UsageError
 _PATH = "/v1/-/propagate"
 _TWO_WAY = ("bidirectional", "mesh")
 _NO_DAEMON = "no daemon runs: nothing more is delivered until you run: ureg up"
+_LONGEST_KEY = 255
 _PROTOCOLS = ("http", "webhook", "websocket", "stream", "nats", "peer", "file")
 _BUILT = ("http", "webhook", "websocket", "nats")
 
@@ -119,13 +120,27 @@ def run_mode(mode: str, source: str | None, targets: list[str], data: str | None
         if more["dry_run"]:
             _foretell(asked, body, more["output"])
             return
-        answer = asked.write(_PATH, body)
+        answer = _stored(asked, body, more.get("idempotency_key"))
         for text in answer["notes"]:
             note(text)
         warn(answer["warnings"])
         found = _follow(asked, answer, wait)
     _tell(answer, found, more["output"])
     _conclude(found, wait, offline=asked.daemon is None, no_wait=no_wait)
+
+
+def _stored(asked: Session, body: dict[str, Any], key: str | None) -> dict[str, Any]:
+    if key is None:
+        headers = {}
+    elif key.isascii() and key.isprintable() and key.strip() == key and 0 < len(key) <= _LONGEST_KEY:
+        headers = {"idempotency-key": key}
+    else:
+        raise UsageError("the idempotency key cannot be used", hint=f"1 to {_LONGEST_KEY} ASCII characters on one line")
+    reply = asked.request("POST", _PATH, json=body, headers=headers)
+    if reply.headers.get("idempotency-replayed"):
+        note("this was done before: the answer is that of then")
+    answer: dict[str, Any] = reply.json()
+    return answer
 
 
 def _follow(asked: Session, answer: dict[str, Any], wait: Wait | None) -> dict[str, Any]:
@@ -152,7 +167,8 @@ def _tell(answer: dict[str, Any], found: dict[str, Any], output: str) -> None:
         write(f"session {answer['session']} {state}: {escaped(answer['source'])} here and at {escaped(names)}")
         return
     lasting = " and each later change" if answer["standing"] else " once"
-    write(f"session {answer['session']} {found['state']}: {escaped(names)} gets {escaped(answer['source'])}{lasting}")
+    gets = "get" if len(answer["targets"]) > 1 else "gets"
+    write(f"session {answer['session']} {found['state']}: {escaped(names)} {gets} {escaped(answer['source'])}{lasting}")
     for address, secret in _secrets(answer).items():
         write(f"secret {secret}" if "secret" in answer else f"secret {short_target(address)} {secret}")
         note("the receiver checks signatures with this secret; again: ureg target secret show NAME")

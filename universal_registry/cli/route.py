@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from universal_registry.cli.command import Command, Example, Group, namespace_option, output_option, result_option
-from universal_registry.cli.output import Column, Shape, emit, json_text, write
+from universal_registry.cli.output import TABLES, Column, Shape, emit, json_text, write
 from universal_registry.cli.session import session, warn
 from universal_registry.cli.targets import short_target
 
@@ -96,4 +96,4 @@ def explain(kind: str, name: str, namespace: str | None, output: str) -> None:
         for record in found
         for target in record["targets"]
     ]
-    emit(rows if output in ("table", "tsv", "name") else found, output, _EXPLAINED)
+    emit(rows if output in (*TABLES, "tsv", "name") else found, output, _EXPLAINED)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from universal_registry.cli.grid import cut
+from universal_registry.kernel.grid import cut
 
 
 def on_terminal() -> bool:

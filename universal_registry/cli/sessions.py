@@ -9,6 +9,8 @@ import click
 from universal_registry.cli.command import Command, Example, Group, output_option, result_option
 from universal_registry.cli.output import Column, Shape, emit, json_text, tell, write
 from universal_registry.cli.session import note, session
+from universal_registry.cli.session_watch import retry, watch
+from universal_registry.cli.session_waterfall import waterfall
 from universal_registry.cli.targets import short_target
 from universal_registry.client.http import quote
 
@@ -29,6 +31,11 @@ _SHAPE = Shape(
 @click.group("session", cls=Group, examples=(Example("ureg session ls"),))
 def session_group() -> None:
     """Propagations: standing ones, which follow each change, and one-shot ones."""
+
+
+session_group.add_command(watch)
+session_group.add_command(retry)
+session_group.add_command(waterfall)
 
 
 @session_group.command("ls", cls=Command, examples=(Example("ureg session ls"), Example("ureg session ls -o name")))

@@ -10,14 +10,13 @@ from typing import Any
 import click
 
 from universal_registry.cli.command import Example, command, output_option
-from universal_registry.cli.grid import escaped
-from universal_registry.cli.output import Shape, table_lines, told_in_words, write, write_value
+from universal_registry.cli.grid import escaped, terminal_width
+from universal_registry.cli.output import told_in_words, write, write_value
 from universal_registry.cli.screen import draw, is_left, on_terminal, screen
 from universal_registry.cli.session import Session, note, session
-from universal_registry.cli.targets import TARGET_COLUMNS, target_name
 from universal_registry.client.http import daemon_addresses
 from universal_registry.kernel.errors import Unreachable
-from universal_registry.propagation.routing.unread import counted
+from universal_registry.propagation.views.status_lines import row, status_lines
 
 _EVERY_SECONDS = 1.0
 
@@ -99,35 +98,8 @@ def _daemon(asked: Session) -> dict[str, Any] | None:
 
 
 def _lines(found: dict[str, Any]) -> list[str]:
-    rows = [
-        ("home", found["home"]),
-        ("store", f"{found['store']}, revision {found['revision']}"),
-        ("records", f"{found['records']} of {len(found['kinds'])} kinds"),
-        ("daemon", _daemon_text(found["daemon"])),
-        ("queue", _queue_text(found)),
-        ("delivered", f"{found['counters']['delivered']}; {found['dead']} given up"),
-        ("history", _history_text(found["history"])),
-        ("routes", str(found["routes"])),
-        ("streams", f"{found['streams']['open']} open; {found['streams']['messages']} messages"),
-    ]
-    lines = [f"{name:<10}{escaped(text)}" for name, text in rows]
-    if found["targets"]:
-        lines += ["", *table_lines(found["targets"], Shape("targets", TARGET_COLUMNS, target_name))]
-    return lines + [f"warning   {escaped(warning)}" for warning in found["warnings"]]
-
-
-def _queue_text(found: dict[str, Any]) -> str:
-    """What is queued, and how much of the log may hold more."""
-    health, unread = found["health"], found["unread"]
-    lines = counted(found["unread_lines"])
-    more = f"; {unread} revision{'' if unread == 1 else 's'} not read to the end ({lines})" if unread else ""
-    return f"{health['queue_depth']} pending, {health['webhooks_pending']} of them webhooks{more}"
-
-
-def _history_text(history: dict[str, int]) -> str:
-    if not history["values"]:
-        return "kept whole"
-    return f"values from revision {history['values']} on, lines from {history['lines']} on"
+    here = [row("home", found["home"]), row("daemon", _daemon_text(found["daemon"]))]
+    return here + status_lines(found, terminal_width())
 
 
 def _daemon_text(daemon: dict[str, Any] | None) -> str:

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import click
 
 from universal_registry.cli.command import Example, command
-from universal_registry.cli.grid import cell, escaped, table, terminal_width
+from universal_registry.cli.grid import escaped, terminal_width
 from universal_registry.cli.output import write
 from universal_registry.cli.screen import draw, is_left, on_terminal, screen
 from universal_registry.cli.session import session
 from universal_registry.cli.targets import target_name
+from universal_registry.kernel.grid import cell, table
 from universal_registry.kernel.world import SystemWorld
 from universal_registry.propagation.routing.unread import counted
 

@@ -1,4 +1,4 @@
-"""`ureg webhook`: a test of all targets, and for receivers a look at a captured request and the public keys."""
+"""`ureg webhook`: the targets that are webhooks, and for receivers a look at a captured request and the public keys."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from universal_registry.cli.command import Command, Example, Group, answer_optio
 from universal_registry.cli.output import json_text, tell, told_in_words, write, write_value
 from universal_registry.cli.session import session
 from universal_registry.cli.targets import short_target, target_path
+from universal_registry.cli.webhook_targets import add, list_, rotate_secret
 from universal_registry.kernel.errors import NotFound, RegistryError, UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +25,12 @@ _VERIFY = (
 
 @click.group("webhook", cls=Group, examples=(_VERIFY[0], Example("ureg webhook keys")))
 def webhook() -> None:
-    """Webhooks from both ends: test the targets; verify what a receiver got."""
+    """Webhooks from both ends: the targets that are one; verify what a receiver got."""
+
+
+webhook.add_command(list_)
+webhook.add_command(add)
+webhook.add_command(rotate_secret)
 
 
 @webhook.command("verify", cls=Command, examples=_VERIFY)

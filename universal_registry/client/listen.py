@@ -11,7 +11,7 @@ import errno
 import hashlib
 import socket
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TextIO
@@ -69,6 +69,8 @@ class Heard(msgspec.Struct, frozen=True, kw_only=True):
 
 Behaviour = Callable[[str, int], int | None]
 """(webhook-id, which attempt at it, from 1) -> the status to turn it away with, or None to take it."""
+Handle = Callable[[Heard], Awaitable[str]]
+"""What is done with an event that was received; why it could not be, or nothing."""
 
 
 def refusing(status: int = 503) -> Behaviour:
@@ -91,6 +93,8 @@ class Receiver:
 
     `seal_keys` (`sealkey_...`): open what is sealed; what does not open is refused. `on_event` is called once for each
     POST, whatever became of it; if it raises, the sender is answered 500 and will repeat, and `wait` raises the same.
+    `handle` is called before that, once for each event that is new and no challenge; what it cannot do has failed: it
+    is answered 500 and may come again. A repeat that comes meanwhile is told what becomes of the first.
     Raises Invalid for a key that is none, without showing it.
     """
 
@@ -102,8 +106,11 @@ class Receiver:
         seal_keys: Sequence[str] = (),
         on_event: Callable[[Heard], None] | None = None,
         behaviour: Behaviour | None = None,
+        handle: Handle | None = None,
     ) -> None:
         self.behaviour = behaviour
+        self._handle_event = handle
+        self._under_way: dict[str, asyncio.Future[str]] = {}
         self._world = world
         public = [each for each in secrets if each.startswith(PUBLIC_PREFIX)]
         self._public_keys = [parse_public_key(each) for each in public]
@@ -167,14 +174,40 @@ class Receiver:
         from aiohttp import web
 
         if is_stream(request):
-            return await answer_stream(request, lambda headers, body: self._answer(*self._take(headers, body)))
+            return await answer_stream(request, self._reply)
         if request.method != "POST":
             return web.Response(status=405, headers={"allow": "POST"}, text="POST events here\n")
         try:
             body = await _body(request)
         except (TooLarge, Malformed) as error:
             return self._answer(Heard(state=State.REFUSED, reason=error.message), error.status)
-        return self._answer(*self._take(request.headers, body))
+        return await self._reply(request.headers, body)
+
+    async def _reply(self, headers: Mapping[str, str], body: bytes) -> web.Response:
+        heard, status = self._take(headers, body)
+        reason = ""
+        if heard.state is State.REPEATED and heard.id in self._under_way:
+            reason = await asyncio.shield(self._under_way[heard.id])
+        elif heard.state is State.RECEIVED and challenge_in(heard.type, heard.data) is None:
+            reason = await self._handled(heard)
+        if reason:
+            heard, status = msgspec.structs.replace(heard, state=State.FAILED, reason=reason), 500
+        return self._answer(heard, status)
+
+    async def _handled(self, heard: Heard) -> str:
+        """Why the event could not be handled. Then it may come again."""
+        if self._handle_event is None:
+            return ""
+        under_way = self._under_way[heard.id] = asyncio.get_running_loop().create_future()
+        reason = "it was interrupted"
+        try:
+            reason = await self._handle_event(heard)
+        finally:
+            if reason:
+                self._seen.release(heard.id)
+            self._under_way.pop(heard.id, None)
+            under_way.set_result(reason)
+        return reason
 
     def _answer(self, heard: Heard, status: int) -> web.Response:
         """Tell of it, and only then answer the sender."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aiohttp import web
 
-Take = Callable[[Mapping[str, str], bytes], "web.Response"]
+Take = Callable[[Mapping[str, str], bytes], Awaitable["web.Response"]]
 """Headers and body of a delivery -> the answer that the same would get over HTTP."""
 MOST_FRAME = 4 << 20
 
@@ -30,7 +30,7 @@ async def answer_stream(request: web.BaseRequest, take: Take) -> web.WebSocketRe
         if delivery is None:
             await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"deliveries are expected here")
             break
-        answer = take(delivery["headers"], delivery["body"].encode())
+        answer = await take(delivery["headers"], delivery["body"].encode())
         await socket.send_str(json.dumps(_said(delivery["id"], answer.status, answer.text or "")))
     return socket
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from universal_registry.kernel.errors import Invalid, NotFound, PreconditionFailed
 from universal_registry.kernel.ids import SYSTEM_NAMESPACE, Key
 from universal_registry.kernel.settings import Settings
 from universal_registry.kernel.world import World
-from universal_registry.propagation.lanes.lane import LIVE_STATES, Verb
+from universal_registry.propagation.lanes.lane import Verb
 from universal_registry.propagation.lanes.lane_command import Action
 from universal_registry.propagation.ports import LaneCommands, LaneQueries, LaneStore, SessionStore, Transport
 from universal_registry.propagation.routing.counterparts import Counterparts, nobody
@@ -20,12 +20,15 @@ from universal_registry.propagation.verbs.sessions import ReplayAsk, Resending, 
 from universal_registry.propagation.verbs.target_keys import KeyField, public_keys, rotate_key, show_key
 from universal_registry.propagation.verbs.target_trials import Trial
 from universal_registry.propagation.verbs.targets import TargetChange, TargetOptions, add_route
+from universal_registry.propagation.views.agents import agent_reports, at_agents
 from universal_registry.propagation.views.arrival import arrivals
-from universal_registry.propagation.views.explain import explain_delivery, explain_record
+from universal_registry.propagation.views.deliveries import failed_attempts, one_delivery, why_delivery
+from universal_registry.propagation.views.explain import explain_record
 from universal_registry.propagation.views.inventory import EngineView, Inventory, take_inventory
-from universal_registry.propagation.views.plain import attempt_view, delivery_view, route_view, target_view
+from universal_registry.propagation.views.plain import delivery_view, route_view, target_view
 from universal_registry.propagation.views.sessions import all_sessions, one_session
 from universal_registry.propagation.views.status import status_of
+from universal_registry.propagation.views.waterfall import waterfall
 from universal_registry.registry.once import Once
 from universal_registry.registry.record import Record
 from universal_registry.registry.service import Actor, RegistryService
@@ -287,6 +290,10 @@ class PropagationControl:
         """One session with its open and dead deliveries. Raises NotFound."""
         return await one_session(self._service, self._lanes, await self._inventory(), session_id)
 
+    async def waterfall(self, session_id: str) -> dict[str, Any]:
+        """A session on one axis of time (see `waterfall`). Raises NotFound."""
+        return await waterfall(self._lanes, await self.session(session_id), self._world.now())
+
     async def tell_session(
         self, session_id: str, verb: Verb, *, actor: Actor, once_key: Once | None = None
     ) -> dict[str, Any]:
@@ -311,14 +318,17 @@ class PropagationControl:
         records = await self._service.find(reference, namespace)
         if not records:
             raise await self._unknown(reference)
-        inventory = await self._inventory()
+        inventory, reports = await self._inventory(), await agent_reports(self._service)
         return [
             {
                 "kind": record.kind,
                 "namespace": record.namespace,
                 "name": record.name,
                 "revision": record.revision,
-                "targets": await arrivals(self._service, self._lanes, inventory, record),
+                "targets": [
+                    *await arrivals(self._service, self._lanes, inventory, record),
+                    *await at_agents(self._service, reports, record),
+                ],
             }
             for record in records
         ]
@@ -337,10 +347,11 @@ class PropagationControl:
         key: Key | None = None,
         session: str | None = None,
         states: Collection[str] = (),
+        since: datetime | None = None,
         limit: int = MOST_DELIVERIES,
     ) -> list[dict[str, Any]]:
-        """Deliveries that are open or dead, filtered, at most `limit` of them (delivered ones have no row). Raises NotFound
-        for a target or a session that there is not."""
+        """Deliveries that are open or dead, filtered, at most `limit` of them (delivered ones have no row). Raises
+        NotFound for a target or a session that there is not."""
         inventory = await self._inventory()
         lane_id = None
         if target is not None:
@@ -349,7 +360,12 @@ class PropagationControl:
                 return []
             lane_id = lane.lane_id
         rows = await self._lanes.deliveries(
-            lane_id=lane_id, key=key, session_id=session, states=states, limit=min(max(limit, 1), MOST_DELIVERIES)
+            lane_id=lane_id,
+            key=key,
+            session_id=session,
+            states=states,
+            since=since,
+            limit=min(max(limit, 1), MOST_DELIVERIES),
         )
         if session is not None and not rows:
             await self.session(session)
@@ -357,22 +373,15 @@ class PropagationControl:
 
     async def attempts(self, delivery_id: str) -> list[dict[str, Any]]:
         """The attempts at a delivery that did not succeed, oldest first. Raises NotFound."""
-        found = await self._lanes.attempts(delivery_id)
-        if not found and delivery_id not in {row.delivery_id for row in await self._lanes.deliveries()}:
-            hint = "`ureg delivery ls` lists those that have not arrived"
-            raise NotFound(f"there is no delivery {shown(delivery_id)} that waits or failed", hint=hint)
-        return [attempt_view(attempt) for attempt in found]
+        return await failed_attempts(self._lanes, delivery_id)
+
+    async def delivery(self, delivery_id: str) -> dict[str, Any]:
+        """One delivery that has not arrived, and its `failed_attempts`. Raises NotFound for one that has no row."""
+        return await one_delivery(self._lanes, await self._inventory(), delivery_id)
 
     async def why(self, delivery_id: str) -> dict[str, Any]:
         """Why a delivery is where it is (see `explain_delivery`). Raises NotFound for one that has no row."""
-        row = await self._lanes.delivery(delivery_id)
-        attempts = await self._lanes.attempts(delivery_id)
-        if row is None:
-            tried = f"; it arrived after {len(attempts)} failed attempts" if attempts else ""
-            hint = "see: ureg where NAME" if attempts else "`ureg delivery ls` lists those that wait"
-            raise NotFound(f"delivery {shown(delivery_id)} does not wait and was not given up{tried}", hint=hint)
-        before = await self._lanes.deliveries(lane_id=row.lane_id, key=row.key, states=LIVE_STATES)
-        return explain_delivery(await self._inventory(), row, attempts, before)
+        return await why_delivery(self._lanes, await self._inventory(), delivery_id)
 
     async def explain(self, reference: str, namespace: str | None = None) -> list[dict[str, Any]]:
         """Of each record that `[kind/]name` may mean, who gets it and why (see `explain_record`). Raises NotFound."""

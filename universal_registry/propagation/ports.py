@@ -10,6 +10,7 @@ import msgspec
 
 from universal_registry.kernel.ids import Key
 from universal_registry.propagation.lanes.lane import (
+    Arrival,
     Attempt,
     Counters,
     Delivery,
@@ -163,8 +164,11 @@ class LaneQueries(Protocol):
         key: Key | None = None,
         session_id: str | None = None,
         states: Collection[str] = (),
+        since: datetime | None = None,
         limit: int = 1000,
-    ) -> Sequence[Delivery]: ...
+    ) -> Sequence[Delivery]:
+        """Rows for which all that is given holds. `since`: those that became what they are then, or later."""
+        ...
 
     async def delivery(self, delivery_id: str) -> Delivery | None:
         """The row of one delivery; None: there is none, or it was delivered."""
@@ -209,6 +213,11 @@ class SessionStore(Protocol):
     async def open_sessions(self, after: str, limit: int) -> Sequence[tuple[Session, Sequence[str]]]:
         """One-shot sessions that have not ended, by id, each with the states of its targets (pending, retry, executed,
         failed, cancelled)."""
+        ...
+
+    async def arrivals(self, session_id: str) -> Sequence[Arrival]:
+        """Where a one-shot session has arrived, in the order of its targets. What arrived under an older version of the
+        program is not known."""
         ...
 
     async def transitions(self, session_id: str) -> Sequence[Transition]:

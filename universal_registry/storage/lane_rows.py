@@ -10,6 +10,7 @@ import msgspec
 import orjson
 
 from universal_registry.propagation.lanes.lane import (
+    Arrival,
     Attempt,
     Backfill,
     Breaker,
@@ -184,6 +185,25 @@ def session_row(session: Session) -> tuple[Any, ...]:
         session.session_id, session.mode, session.source, int(session.standing), session.state, session.revision,
         text(session.created_at), text(session.last_activity), session.reason, _until(session.deadline),
     )  # fmt: skip
+
+
+def arrival_row(arrival: Arrival) -> tuple[Any, ...]:
+    """What the query put_arrival takes."""
+    times = text(arrival.began_at), text(arrival.arrived_at)
+    return arrival.delivery_id, *times, arrival.session_id, arrival.target_namespace, arrival.target_name
+
+
+def arrival_from(row: Row) -> Arrival:
+    """The arrival of a row of the query arrivals."""
+    session_id, namespace, name, delivery_id, began_at, arrived_at = row
+    return Arrival(
+        session_id=session_id,
+        target_namespace=namespace,
+        target_name=name,
+        delivery_id=delivery_id,
+        began_at=datetime.fromisoformat(began_at),
+        arrived_at=datetime.fromisoformat(arrived_at),
+    )
 
 
 def session_target_rows(session: Session) -> list[tuple[Any, ...]]:

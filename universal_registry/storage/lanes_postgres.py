@@ -17,6 +17,7 @@ from universal_registry.kernel.settings import RetrySettings
 from universal_registry.kernel.world import World
 from universal_registry.log.audit import Deed
 from universal_registry.propagation.lanes.lane import (
+    Arrival,
     Attempt,
     Counters,
     Delivery,
@@ -30,6 +31,8 @@ from universal_registry.propagation.lanes.lane_command import Command
 from universal_registry.propagation.ports import Birth, Claimed, Depth, Looked, Unsent
 from universal_registry.storage.audit_postgres import append
 from universal_registry.storage.lane_rows import (
+    arrival_from,
+    arrival_row,
     attempt_from,
     attempt_row,
     command_from,
@@ -144,19 +147,23 @@ class PgLanes:
         async with self._applying:
             document = self._ledger.document(settlements)
             try:
-                await self._settle(document, settlements.deeds)
+                await self._settle(document, settlements.arrivals, settlements.deeds)
             except BaseException:  # a refusal too: the store knows what it took, whatever happened to the answer
                 self._ledger.in_doubt(settlements)
                 raise
             self._ledger.stored()
 
-    async def _settle(self, document: str, deeds: Sequence[Deed]) -> None:
-        if not deeds:
+    async def _settle(self, document: str, arrivals: Sequence[Arrival], deeds: Sequence[Deed]) -> None:
+        if not arrivals and not deeds:
             await self._db.fetch(self._sql["settle"], document)
             return
         async with self._db.transaction() as connection:
             await connection.fetch(self._sql["settle"], document)
-            await append(connection, "propagation", deeds)
+            if arrivals:  # all daemons in the same order, so that none waits for another that waits for it
+                rows = sorted(map(arrival_row, arrivals), key=lambda row: row[3:])
+                await connection.executemany(self._sql["put_arrival"], rows)
+            if deeds:
+                await append(connection, "propagation", deeds)
 
     async def due(self, lane_id: str, now: datetime, limit: int) -> Sequence[Delivery]:
         """At most `limit` rows that may be tried now, in order of (revision, seq); never two of one record."""
@@ -228,12 +235,14 @@ class PgLanes:
         key: Key | None = None,
         session_id: str | None = None,
         states: Collection[str] = (),
+        since: datetime | None = None,
         limit: int = 1000,
     ) -> Sequence[Delivery]:
         """Rows for which all that is given holds, by lane and in each in order; at most `limit`."""
         query = delivery_query(lane_id, key, session_id, states)
         wanted = [str(state) for state in states] or None
-        rows = await self._db.fetch(self._sql[query], lane_id, session_id, wanted, limit, *(key or ()))
+        where = (lane_id, session_id, wanted, limit, since and text(since))
+        rows = await self._db.fetch(self._sql[query], *where, *(key or ()))
         return [delivery_from(row) for row in rows]
 
     async def delivery(self, delivery_id: str) -> Delivery | None:
@@ -277,6 +286,9 @@ class PgLanes:
     async def open_sessions(self, after: str, limit: int) -> Sequence[tuple[Session, Sequence[str]]]:
         rows = await self._db.fetch(self._sql["open_sessions"], after, limit)
         return [(session_from(row), tuple(orjson.loads(row[12]))) for row in rows]
+
+    async def arrivals(self, session_id: str) -> Sequence[Arrival]:
+        return [arrival_from(row) for row in await self._db.fetch(self._sql["arrivals"], session_id)]
 
     async def transitions(self, session_id: str) -> Sequence[Transition]:
         return [transition_from(row) for row in await self._db.fetch(self._sql["transitions"], session_id)]

@@ -11,6 +11,7 @@ import orjson
 from universal_registry.kernel.ids import Key
 from universal_registry.kernel.settings import RetrySettings
 from universal_registry.propagation.lanes.lane import (
+    Arrival,
     Attempt,
     Counters,
     Delivery,
@@ -26,6 +27,8 @@ from universal_registry.propagation.ports import Birth, Claimed, Depth, Looked, 
 from universal_registry.storage.audit_sqlite import append
 from universal_registry.storage.database import Database
 from universal_registry.storage.lane_rows import (
+    arrival_from,
+    arrival_row,
     attempt_from,
     attempt_row,
     command_from,
@@ -131,6 +134,7 @@ class SqliteLanes:
             many(sql["add_attempt"], [attempt_row(item) for item in settlements.attempts if item.lane_id in ours])
             many(sql["drop_command"], [(number,) for lane_id, number in settlements.obeyed if lane_id in ours])
             self._put_sessions(settlements.sessions)
+            many(sql["put_arrival"], [arrival_row(each) for each in settlements.arrivals])
             self._count(settlements.counters)
             append(self._db, settlements.deeds)
 
@@ -209,6 +213,7 @@ class SqliteLanes:
         key: Key | None = None,
         session_id: str | None = None,
         states: Collection[str] = (),
+        since: datetime | None = None,
         limit: int = 1000,
     ) -> Sequence[Delivery]:
         """Rows for which all that is given holds, by lane and in each in order; at most `limit`."""
@@ -217,6 +222,7 @@ class SqliteLanes:
             "lane": lane_id,
             "session": session_id,
             "states": orjson.dumps([str(state) for state in states]).decode() if states else None,
+            "since": since and text(since),
             "limit": limit,
             **({} if key is None else key._asdict()),
         }
@@ -268,6 +274,9 @@ class SqliteLanes:
         where = {"after": after, "limit": limit}
         rows = await self._db.scan(lambda read: read(self._sql["open_sessions"], where))
         return [(session_from(row), tuple(orjson.loads(row[12]))) for row in rows]
+
+    async def arrivals(self, session_id: str) -> Sequence[Arrival]:
+        return [arrival_from(row) for row in self._db.read(self._sql["arrivals"], (session_id,))]
 
     async def transitions(self, session_id: str) -> Sequence[Transition]:
         return [transition_from(row) for row in self._db.read(self._sql["transitions"], (session_id,))]

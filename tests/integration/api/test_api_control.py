@@ -93,13 +93,22 @@ async def test_where_deliveries_and_status(stack):
     assert [each["target"] for each in found["targets"]] == ["system/mine"]
     assert (await stack.call("GET", "/v1/-/where?name=none")).status == 404
     assert (await stack.call("GET", "/v1/-/where")).status == 400
-    for query in ("", "?name=gs", "?target=mine", "?state=waiting&state=dead", "?name=alias/deleted-one", "?session=x"):
+    for query in ("", "?name=gs", "?target=mine", "?state=waiting&state=dead", "?name=alias/deleted-one"):
         answer = await stack.call("GET", f"/v1/-/deliveries{query}")
         assert (query, answer.status, loads(answer)["items"]) == (query, 200, [])
-    for query, status in (("?state=asleep", 400), ("?limit=0", 400), ("?name=none", 404), ("?target=none", 404)):
+    for query in ("?since=1h", "?since=2026-01-31", "?since=2026-01-31T12:00:00Z&state=dead"):
+        assert (query, (await stack.call("GET", f"/v1/-/deliveries{query}")).status) == (query, 200)
+    bad = ("?state=asleep", "?limit=0", "?since=soon", "?since=999999w", "?since=0001-01-01T00:00:00%2B14:00")
+    for query, status in (
+        *((each, 400) for each in bad),
+        ("?name=none", 404),
+        ("?target=none", 404),
+        ("?session=x", 404),
+    ):
         assert (query, (await stack.call("GET", f"/v1/-/deliveries{query}")).status) == (query, status)
     unknown = await stack.call("GET", "/v1/-/deliveries/dlv_none/attempts")
     assert (unknown.status, loads(unknown)["code"]) == (404, "not-found")
+    assert (await stack.call("GET", "/v1/-/deliveries/dlv_none")).status == 404
     status = loads(await stack.call("GET", "/v1/-/status"))
     assert status["revision"] == 2
 

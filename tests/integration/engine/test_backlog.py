@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from universal_registry.cli.output import Shape, table_lines
-from universal_registry.cli.targets import TARGET_COLUMNS, target_name
+from universal_registry.cli.targets import TARGET_COLUMNS
 from universal_registry.cli.top import Look, frame
+from universal_registry.kernel.grid import table_of
 from universal_registry.observe.denials import Denials
 from universal_registry.observe.figures import FiguresReader
 from universal_registry.observe.health import Health
@@ -68,7 +68,7 @@ async def shown_unread(stage: Stage) -> tuple[int, int, str]:
     """Under UNREAD in `ureg target ls`, in `ureg top`, and in its first lines."""
     control = PropagationControl(stage.service, stage.lanes, {}, NoEngine(), stage.world, stage.settings)
     status = await control.status()
-    titles, row = (line.split() for line in table_lines(status["targets"], Shape("none", TARGET_COLUMNS, target_name)))
+    titles, row = (line.split() for line in table_of(status["targets"], TARGET_COLUMNS, None))
     lines = frame(Look(0.0, False, status, []), None)
     top = dict(zip(lines[-2].split(), lines[-1].split(), strict=False))
     queue = next(line for line in lines if line.startswith("queue "))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from universal_registry.client.registry import Registry
 
 PATIENCE = 60
 PLAN = """
@@ -58,12 +61,13 @@ def followed(online: Any) -> Followed:
     return Followed(online)
 
 
-def told(process: subprocess.Popen[str], state: str, path: Path) -> dict[str, Any]:
-    """The first line about the path in that state."""
+def told(process: subprocess.Popen[str], state: str, path: Path, revision: int = 0) -> dict[str, Any]:
+    """The first line about the path in that state, of that revision or a later one."""
     assert process.stdout is not None
     while True:
         line: dict[str, Any] = json.loads(process.stdout.readline())
-        if (line["state"], line["path"]) == (state, str(path)):
+        newest = max(line["records"].values(), default=0)
+        if (line["state"], line["path"]) == (state, str(path)) and newest >= revision:
             return line
 
 
@@ -128,11 +132,32 @@ def test_it_goes_on_over_a_registry_that_is_away_and_over_a_kill(followed: Follo
     online("set", "config_file", "b.conf", "content=ok b")
     online("delete", "config_file", "a.conf")
     agent = followed.start()
-    told(agent, "running", followed.conf / "b.conf")
+    told(agent, "removed", at)
     assert os.listdir(followed.conf) == ["b.conf"]
     again = online(*followed.words, "--once", code=5)
     assert "another agent is at work" in again.stderr
     assert ended(agent, signal.SIGINT) == 0
+
+
+def test_killed_again_and_again_it_comes_to_have_what_is_registered(followed: Followed) -> None:
+    chance, wanted = random.Random(7), {}
+    with Registry.at(str(followed.online.home / "run" / "ureg.sock")) as registry:
+        for turn in range(6):
+            agent = followed.start()
+            for number in range(chance.randrange(1, 40)):
+                name = f"f{chance.randrange(6)}"
+                if name in wanted and chance.random() < 0.4:
+                    registry.delete("config_file", name)
+                    del wanted[name]
+                else:
+                    wanted[name] = f"ok {turn} {number}"
+                    registry.put("config_file", name, {"content": wanted[name]})
+            if turn % 2:
+                wanted["last"] = f"ok {turn}"
+                registry.put("config_file", "last", {"content": wanted["last"]})
+                told(agent, "running", followed.conf / "last", registry.get("config_file", "last")["meta"]["revision"])
+                assert {path.name: path.read_text() for path in followed.conf.iterdir()} == wanted
+            assert ended(agent, signal.SIGKILL) == -signal.SIGKILL
 
 
 def test_without_the_registry_what_came_before_is_kept_as_it_was(followed: Followed) -> None:

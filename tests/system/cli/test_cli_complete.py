@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import pty
+import struct
+import subprocess
+import termios
+from pathlib import Path
 from typing import Any
 
 import pytest
 from authority import Authority
 from cryptography.hazmat.primitives import serialization
+
+from tests.system.cli.conftest import UREG
 
 
 def test_a_query_writes_what_it_makes_of_the_json(ureg: Any) -> None:
@@ -81,6 +90,19 @@ def test_an_editor_changes_a_record(ureg: Any) -> None:
     assert "kept" not in ureg("edit", "alias", "gs", code=3, EDITOR="no-such-editor").stderr
     for editor in ("a 'b", " ", "''"):
         ureg("edit", "alias", "gs", code=3 if editor == "''" else 2, EDITOR=editor)
+
+
+def test_an_edit_is_foretold_and_what_was_written_is_kept(ureg: Any) -> None:
+    ureg("set", "alias", "gs", "command=one")
+    editor = "sed -i 's/command: one/command: two/'"
+    done = ureg("edit", "alias", "gs", "--dry-run", EDITOR=editor)
+    assert "-  command: one" in done.stdout
+    assert "+  command: two" in done.stdout
+    kept = done.stderr.split("what you wrote is kept in ")[1].strip()
+    assert "command: two" in Path(kept).read_text()
+    Path(kept).unlink()
+    assert ureg.json("get", "alias", "gs")["spec"]["command"] == "one"
+    assert "kept" not in ureg("edit", "alias", "gs", "--dry-run", EDITOR="true").stderr
 
 
 def test_what_was_written_in_an_editor_is_never_lost(offline: Any) -> None:
@@ -176,6 +198,12 @@ def test_settings_are_written_into_config_py(offline: Any) -> None:
     assert "--" not in wrong
     offline("config", "validate", code=1, REGISTRY_NONSENSE="1")
     assert "counts more" in offline("config", "set", "retry.max_retries", "9", REGISTRY_RETRY_MAX_RETRIES="3").stderr
+    config = offline.home / "config.py"
+    config.write_text('RETRY_CONFIG = {"max_retries": -1}\n')
+    assert "max_retries is -1" in offline("config", "validate", code=2).stderr
+    offline("config", "set", "retry.max_retries", "3")
+    assert "3" in config.read_text(), "it mends the value that could not be used"
+    offline("config", "validate")
 
 
 @pytest.mark.parametrize(
@@ -198,3 +226,25 @@ def test_only_one_value_of_config_py_is_changed(before: str, after: str | None) 
     assert ("enabled" in before) is ("enabled" in found)
     assert after is None or made == after
     assert ("# kept" in before) is ("# kept" in made)
+
+
+def test_a_wide_table_is_cut_nowhere(online: Any) -> None:
+    long = "x" * 400
+    online("set", "alias", "gs", f"command={long}")
+    main, side = pty.openpty()
+    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
+    try:
+        shown = {}
+        for form in ("table", "wide"):
+            subprocess.run([*UREG, "get", "alias", "-o", form], env=online.environ, stdout=side, check=True, timeout=60)
+            shown[form] = os.read(main, 65536).decode().splitlines()
+    finally:
+        os.close(side)
+        os.close(main)
+    assert max(map(len, shown["table"])) <= 60
+    assert long in "".join(shown["wide"])
+    assert online("get", "alias", "gs", "-o", "wide").stdout == online("get", "alias", "gs").stdout
+    assert "no form of a watch" in online("get", "alias", "-w", "-o", "wide", code=2).stderr
+    assert online("get", "alias", "-o", "wide", "--query", "[].name").stdout == "gs\n"
+    online("key", "ls", "-o", "wide")
+    assert "checks:" in online.run(("doctor", "-o", "wide"), b"", {}).stderr

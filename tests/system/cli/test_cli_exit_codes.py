@@ -64,6 +64,8 @@ class Case:
 SEND = ("multicast", "--source", "alias/gs", "--targets")
 CASES = {
     "done": Case(0, "offline", "status"),
+    "looked at, and not all is well": Case(0, "sending", "where", "gs", first=_a_pause),
+    "nothing to show": Case(0, "offline", "delivery", "ls"),
     "differences": Case(1, "offline", "diff", "-f", "-"),
     "an option that is not there": Case(2, "offline", "get", "alias", "--nonsense"),
     "no such record": Case(3, "offline", "get", "alias", "nobody"),
@@ -106,6 +108,9 @@ SAME: dict[str, tuple[int, list[tuple[str, ...]]]] = {
         ("consumer", "get", "nobody"), ("nexus", "unbind", "nobody"), ("context", "use", "nobody"),
         ("run", "--env", "nobody", "--", "true"), ("promote", "nobody", "nowhere"),
         ("token", "revoke", "nobody"), ("peer", "rm", "nobody"), ("follow", "nobody"),
+        ("delivery", "ls", "--session", "nobody"), ("delivery", "ls", "--target", "nobody"),
+        ("delivery", "ls", "--name", "nobody"), ("target", "breaker", "nobody"),
+        ("route", "explain", "alias", "nobody"),
         ("session", "cancel", "nobody"), ("delivery", "attempts", "nobody"), ("key", "retire", "nobody"),
     ]),
     "no such kind": (3, [
@@ -147,12 +152,14 @@ SAME: dict[str, tuple[int, list[tuple[str, ...]]]] = {
         ("get", "alias", "a\nb"), ("set", "alias", "a\nb", "command=x"), ("create", "alias", "a\nb", "command=x"),
         ("delete", "alias", "a\nb"), ("history", "alias", "a\nb"), ("undelete", "alias", "a\nb"),
         ("patch", "alias", "a\nb", PATCH), ("edit", "alias", "a\nb"), ("rollback", "alias", "a\nb", "--to", "1"),
+        ("where", "a\nb"), ("delivery", "ls", "--name", "a\nb"),
     ]),
     "a namespace that cannot be": (6, [
         ("get", "alias", "-n", "A_B"), ("get", "alias", "gs", "-n", "A_B"),
         ("set", "alias", "x", "command=x", "-n", "A_B"),
         ("delete", "alias", "gs", "-n", "A_B"), ("history", "alias", "gs", "-n", "A_B"), ("promote", "A_B", "default"),
         ("promote", "default", "A_B"), ("run", "--env", "A_B", "--", "true"), ("search", "x", "-n", "A_B"),
+        ("where", "gs", "-n", "A_B"), ("delivery", "ls", "--name", "gs", "-n", "A_B"),
     ]),
     "an expression that is none": (2, [
         ("get", "alias", "--query", "["), ("status", "--query", "["), ("where", "gs", "--query", "["),

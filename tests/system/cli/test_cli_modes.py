@@ -110,7 +110,7 @@ def test_the_shells_say_the_same(bare: Any, shell: str) -> None:
         check=False,
     )
     assert done.returncode == 0, done
-    assert "s1, s 2 gets hub once" in done.stdout
+    assert "s1, s 2 get hub once" in done.stdout
     assert "ureg target add 's 2' URL" in done.stderr
 
 
@@ -124,7 +124,7 @@ def test_positions(offline: Any) -> None:
     ureg("chain", "a", "t", "u", "--on-failure", "skip")
     ureg("mesh", "north", "south")
     said = ureg("bidirectional", "a", "t", '{"n": 1}', "http").stdout
-    assert said.endswith(": t, a gets a once\n")
+    assert said.endswith(": t, a get a once\n")
     modes = [(each["mode"], each["standing"]) for each in ureg.json("session", "ls")]
     assert sorted(set(modes)) == [
         ("bidirectional", False),
@@ -231,10 +231,25 @@ def test_words_on_a_session(online: Any, listen: Callable[..., Any], wait_for: A
     again = ureg.json("session", "replay", session)["session"]
     assert wait_for(lambda: ureg.json("session", "get", again)["state"] == "succeeded")
     assert "delivered already: mine" in ureg("session", "cancel", session).stdout
-    assert "has ended" in ureg("session", "resume", session, code=5).stderr
+    assert "has ended: cancelled (begin it again: ureg unidir" in ureg("session", "resume", session, code=5).stderr
     assert [each["to"] for each in ureg.json("session", "get", session)["steps"]][-1] == "cancelled"
     assert ureg.json("route", "ls") == []
     assert came(receiver) == ["alias/default/gs"] * 2
+
+
+def test_the_same_key_does_it_once(ureg: Any) -> None:
+    ureg("target", "add", "mine", "http://127.0.0.1:9")
+    ureg("set", "alias", "gs", "command=x")
+    words = ("unidirectional", "gs", "mine", '{"n": 1}', "--idempotency-key")
+    first, again = ureg(*words, "k 1"), ureg(*words, "k 1")
+    assert first.stdout.split()[1] == again.stdout.split()[1]
+    assert "this was done before" in again.stderr
+    assert "this was done before" not in first.stderr
+    assert "another request" in ureg("unidirectional", "gs", "mine", "2", "--idempotency-key", "k 1", code=6).stderr
+    for key in ("", " k", "a\nb: c", "\u00e9", "k" * 256):
+        assert "1 to 255" in ureg(*words, key, code=2).stderr
+    assert len(ureg.json("session", "ls")) == 1
+    assert ureg.json("chain", "gs", "--via", "mine", "--dry-run")["targets"] == ["system/mine"]
 
 
 def test_who_gets_a_record(ureg: Any) -> None:

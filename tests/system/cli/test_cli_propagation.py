@@ -141,7 +141,7 @@ def test_up_and_down_are_idempotent(offline: Any) -> None:
     assert offline("up").stdout.startswith("daemon runs already: pid ")
     found = offline.json("status")
     assert found["daemon"]["pid"] > 0
-    assert offline("status").stdout.splitlines()[3].startswith(f"daemon    pid {found['daemon']['pid']}")
+    assert offline("status").stdout.splitlines()[1].startswith(f"daemon    pid {found['daemon']['pid']}")
     assert offline("down").stdout.startswith("daemon stopped")
     assert offline("down").stderr == "no daemon runs\n"
     assert offline.json("status")["daemon"] is None

@@ -216,3 +216,31 @@ def test_the_daemon_drops_a_secret_when_its_overlap_is_over(
     offline("up", REGISTRY_HEALTH_INTERVAL="0.2")
     assert wait_for(lambda: offline.json("target", "get", "mine")["secret_overlap_until"] is None)
     assert "the overlap is over" in offline("history", "endpoint/mine", "-n", "system", "-o", "json").stdout
+
+
+def test_webhooks_are_targets_and_the_same_words_do(ureg: Any) -> None:
+    added = ureg.json("webhook", "add", "mine", "http://127.0.0.1:9", "--select", "kind=alias", "--rate", "5")
+    assert (added["result"], added["route"]["route"]) == ("created", "mine")
+    assert ureg.json("target", "add", "mine", "http://127.0.0.1:9")["result"] == "unchanged"
+    ureg("target", "add", "bus", "nats://127.0.0.1:4222/a.b", "--network", "loopback")
+    assert ureg("webhook", "ls", "-o", "name").stdout == "mine\n"
+    assert ureg.json("webhook", "ls") == [each for each in ureg.json("target", "ls") if each["name"] == "mine"]
+    new = ureg.json("webhook", "rotate-secret", "mine", "--overlap", "1h")
+    assert new["secret"] == ureg("target", "secret", "show", "mine").stdout.split()[0] != added["secret"]
+
+
+def test_what_is_no_webhook_is_said_to_be_none(offline: Any) -> None:
+    assert "no webhooks" in offline("webhook", "ls").stderr
+    offline("target", "add", "bus", "nats://127.0.0.1:4222/a.b", "--network", "loopback")
+    for words, code, said in (
+        (("add", "x", "nats://127.0.0.1:4222/a.b"), 2, "nats:// is no webhook"),
+        (("add", "x", "http://["), 6, "URL"),
+        (("add", "x", "nowhere"), 6, "must begin with"),
+        (("add", "x"), 2, "URL"),
+        (("rotate-secret", "bus"), 5, "goes by nats"),
+        (("rotate-secret", "buss"), 3, "did you mean 'bus'"),
+    ):
+        done = offline("webhook", *words, code=code)
+        assert said in done.stderr
+        assert done.stderr.count("\n") == 1
+    assert offline("target", "ls", "-o", "name").stdout == "bus\n"

@@ -24,7 +24,7 @@ _REST_SECONDS = 1.0
 
 
 class Dispatcher:
-    """Hands out attempts for the lanes `runs`. Each must be ended, once. `_passed`: those that had something when
+    """Hands out attempts for the lanes `runs`. Each must be ended, once. `passed`: those that had something when
     attempts were last taken, and could start nothing of it."""
 
     def __init__(self, world: World, settings: Settings, runs: Mapping[str, LaneRun], stirred: Stirred) -> None:
@@ -32,7 +32,7 @@ class Dispatcher:
         self._world = world
         self._runs = runs
         self._stirred = stirred
-        self._passed: list[LaneRun] = []
+        self.passed: list[LaneRun] = []
         self._slots = Slots()
         self._turns: Turns[LaneRun] = Turns()
         self._taken_at = world.now()
@@ -64,7 +64,7 @@ class Dispatcher:
         now = self._taken_at = self._world.now()
         if self._world.monotonic() < self._rest_until:
             return []
-        self._line_up([*self._passed, *self._stirred.sendable])
+        self._line_up([*self.passed, *self._stirred.sendable])
         self._stirred.sendable.clear()
         most = self.settings.max_in_flight
         jobs: list[Job] = []
@@ -78,7 +78,7 @@ class Dispatcher:
         def room(kind: Standing) -> bool:
             return self._slots.used + ended < most and self._slots.admits(kind, most)
 
-        self._passed = [run for run in self._turns.share(start, room) if self._waits(run)]
+        self.passed = [run for run in self._turns.share(start, room) if self._waits(run)]
         return jobs
 
     def _line_up(self, runs: Iterable[LaneRun]) -> None:
@@ -155,7 +155,7 @@ class Dispatcher:
         as of now it would be no moment to wait for, and nobody would look again."""
         now = self._taken_at
         times: list[datetime] = []
-        for run in dict.fromkeys([*self._passed, *self._stirred.rowed]):
+        for run in dict.fromkeys([*self.passed, *self._stirred.rowed]):
             times += [each for each in (run.lane.open_until, run.lane.pause_until) if each is not None and each > now]
             flow, guard = run.target.traffic.flow, run.lane.guard
             if flow is not None and guard.rate is not None and (run.due or run.ready):

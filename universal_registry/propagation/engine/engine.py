@@ -7,7 +7,6 @@ one commit of each tick.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
@@ -15,10 +14,11 @@ from msgspec.structs import replace
 
 from universal_registry.kernel.errors import StorageUnavailable
 from universal_registry.kernel.settings import Settings
-from universal_registry.log.change import Change
 from universal_registry.propagation.engine.claims import Claims
 from universal_registry.propagation.engine.clock_steps import ClockSteps
+from universal_registry.propagation.engine.commits import Commits
 from universal_registry.propagation.engine.dispatcher import Dispatcher
+from universal_registry.propagation.engine.finished import Finished
 from universal_registry.propagation.engine.jobs import Job
 from universal_registry.propagation.engine.lane_commands import Obedience
 from universal_registry.propagation.engine.outbox import Outbox
@@ -29,9 +29,8 @@ from universal_registry.propagation.engine.session_steps import Conduct
 from universal_registry.propagation.engine.window import WAITS, LaneRun
 from universal_registry.propagation.lanes.lane import Position
 from universal_registry.propagation.lanes.outcome import Failed, Outcome
-from universal_registry.propagation.lanes.settle import news, settle
+from universal_registry.propagation.lanes.settle import arrival, news, settle
 from universal_registry.propagation.ports import PropagationStore, Transport
-from universal_registry.propagation.routing.plan import event_of
 from universal_registry.propagation.routing.topology import Topology
 from universal_registry.propagation.sending.attempt import Sender
 from universal_registry.propagation.sending.event_gaps import gap_before
@@ -61,9 +60,7 @@ class Engine:
         self._world = service.world
         self._store = store
         self._settings = settings
-        self._outbox = Outbox()
-        self._committing = False
-        self._refused = False
+        self._commits = Commits(store)
         self._topology = Topology(service)
         packer = Packer(service.world, lambda: service.signing_key, settings)
         self._sender = Sender(service, self._topology.routes, transports, packer)
@@ -74,17 +71,18 @@ class Engine:
         self._runs = self._roster.runs
         self._stirred = self._roster.stirred
         alone = self._stirred.alone
-        self._planner = Planner(service, store, self._topology, self._outbox, alone, most_rows, self._event_planned)
+        self._planner = Planner(service, store, self._topology, self._outbox, alone, most_rows, self._progress.planned)
         self._dispatch = Dispatcher(service.world, settings, self._runs, self._stirred)
         self._claims = Claims(store, self._dispatch, self._topology.gate, self._outbox)
         self._obedience = Obedience(service, store, self._runs, self._outbox)
-        self._finished: deque[tuple[Job, Outcome]] = deque()
+        self._commits.holders = (self._progress, self._planner, self._roster, self._claims, self._obedience)
+        self._finished = Finished(service.world)
         self._storing = 0
         self._followed = 0
         self._stale = False
         self._told = True
         self._looked_at = service.world.now()
-        self._clock, self._commits = ClockSteps(self._looked_at), 0
+        self._clock = ClockSteps(self._looked_at)
         self._head = 0
         self._incarnation = ""
         self._flushed_at = 0.0
@@ -138,6 +136,10 @@ class Engine:
         self._dispatch.settings = settings
         self._planner.rows_per_lane = settings.rows_per_lane
 
+    def let_rest(self, seconds: float) -> None:
+        """What ended as expected may wait so long to be stored together with others."""
+        self._finished.rest = seconds
+
     async def stop(self) -> None:
         """Store what is finished, and give back the rows that were claimed and not sent, and the lanes."""
         self._flushed_at = float("-inf")
@@ -175,7 +177,7 @@ class Engine:
 
     async def _look_up(self, now: datetime) -> None:
         """Has somebody told a lane something? Has the clock gone back?"""
-        step = self._clock.look(now, self._commits, unstored=bool(self._outbox) or self._committing)
+        step = self._clock.look(now, self._commits.count, unstored=self._is_unstored)
         if step is not None and step.seconds:
             self._news("the clock went back", seconds=step.seconds)
         if step is not None:
@@ -204,18 +206,17 @@ class Engine:
         self._progress.lanes_moved(list(self._roster.by_address), self._roster.by_address, now)
         self._stale = False
 
-    def _event_planned(self, change: Change) -> None:
-        event = event_of(change)
-        source = f"session {event.of}" if event.of else str(change.key)
-        self._progress.begun(source, event, change.revision, self._world.now())
-
     # --- sending ---------------------------------------------------------------------------------------------------
 
     def take(self) -> list[Job]:
         """Attempts that may start now, within the limits; each must be run. Lanes take turns."""
-        if self._refused or not self._roster.holds:
+        if self._commits.refused or not self._roster.holds:
             return []
-        return self._dispatch.take(len(self._finished) + self._storing)
+        jobs = self._dispatch.take(len(self._finished) + self._storing)
+        if self._finished and (self._dispatch.passed or self._topology.gate.chained):  # they wait for what rests
+            self._finished.hurry()
+            self._wake()
+        return jobs
 
     async def run(self, job: Job) -> None:
         """Make one attempt. What the target does becomes an outcome; only a fault of our own is raised, after it has
@@ -233,7 +234,7 @@ class Engine:
             raise
         finally:
             if outcome is not None:
-                self._finished.append((job, outcome))
+                self._finished.add(job, outcome, self._dispatch.limit(job.run))
             self._dispatch.end(job)
 
     # --- settling --------------------------------------------------------------------------------------------------
@@ -241,7 +242,7 @@ class Engine:
     @property
     def unsettled(self) -> bool:
         """Whether a commit is due."""
-        return bool(self._finished or self._outbox or self._stirred.parked) or self._flush_due
+        return self._finished.due_in <= 0 or bool(self._outbox or self._stirred.parked) or self._flush_due
 
     @property
     def _flush_due(self) -> bool:
@@ -289,8 +290,10 @@ class Engine:
         for event, fields in news(run.lane, settled):
             self._news(event, target=run.target.address, **fields)
         run.lane = settled.lane
-        if settled.delivery is None and job.fresh is None:
-            self._outbox.delivered(job.delivery)
+        if settled.delivery is None:
+            self._outbox.arrived(arrival(run.lane, job.delivery, outcome, now))
+            if job.fresh is None:
+                self._outbox.delivered(job.delivery)
         # What failed of a session that is paused or ended meanwhile is not tried again.
         left = settled.delivery and self._topology.gate.judged(settled.delivery)
         run.finish(job, left)
@@ -306,24 +309,19 @@ class Engine:
         self._outbox.rows(rows)
         self._outbox.lane(run.lane)
 
+    @property
+    def _outbox(self) -> Outbox:
+        return self._commits.outbox
+
+    @property
+    def _is_unstored(self) -> bool:
+        return bool(self._outbox) or self._commits.under_way
+
     async def _commit(self) -> None:
-        if self._committing or not self._outbox:
-            return
-        outbox, self._committing = self._outbox, True
         claims = [(run, run.claiming) for run in self._stirred.rowed if run.claiming]
-        self._replace_outbox(Outbox(outbox))
-        settlements = outbox.settlements()
-        try:
-            await self._store.apply(settlements)
-            self._refused = False
-            self._commits += 1
-        except BaseException:  # a cancelled commit too: what it held must not be forgotten
-            self._refused = True
-            self._replace_outbox(outbox.followed_by(self._outbox))
-            raise
-        finally:
-            self._committing = False
-            self._outbox.before = None
+        settlements = await self._commits.commit()
+        if settlements is None:
+            return
         self._roster.stored(settlements.lanes)
         self._conduct.stored(settlements)
         for run, rows in claims:
@@ -338,11 +336,6 @@ class Engine:
         if self._roster.claim_due or any(self._planner.may_go_on(run, self._followed) for run in stored):
             self._wake_planner()
 
-    def _replace_outbox(self, outbox: Outbox) -> None:
-        self._outbox = outbox
-        self._progress.outbox = self._planner.outbox = self._roster.outbox = outbox
-        self._claims.outbox = self._obedience.outbox = outbox
-
     # --- what people ask -------------------------------------------------------------------------------------------
 
     def next_wake(self) -> float:
@@ -351,7 +344,7 @@ class Engine:
         times = self._dispatch.next_times()
         if self._claims.next_due is not None:
             times.append(self._claims.next_due)
-        return max(0.0, min([TICK, *((moment - now).total_seconds() for moment in times)]))
+        return max(0.0, min([TICK, self._finished.due_in, *((moment - now).total_seconds() for moment in times)]))
 
     def look(self) -> None:
         """There may be a command to obey."""
@@ -373,7 +366,7 @@ class Engine:
 
     def positions(self) -> dict[str, Position]:
         """Lane id -> how far it has come, where that is further than what is stored."""
-        if self._outbox or self._committing:
+        if self._is_unstored:
             return {}
         return {
             lane_id: run.scanned.position
@@ -385,7 +378,7 @@ class Engine:
     def idle(self) -> bool:
         """Whether all that the log asks for is delivered or stands in a row that is not due, and is stored."""
         now = self._world.now()
-        busy = self._finished or self._outbox or self._committing or self._dispatch.under_way or self._conduct.busy
+        busy = self._finished or self._is_unstored or self._dispatch.under_way or self._conduct.busy
         head = max(self._head, self._followed)
         return not busy and all(
             run.is_quiet(now) and not (self._planner.has_room(run) and self._planner.lags(run, head))

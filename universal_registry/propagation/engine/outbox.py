@@ -11,6 +11,7 @@ from universal_registry.kernel.ids import Key
 from universal_registry.log.audit import Deed
 from universal_registry.propagation.lanes.lane import (
     LIVE_STATES,
+    Arrival,
     Attempt,
     Counters,
     Delivery,
@@ -35,6 +36,7 @@ class Outbox:
         self._removed: dict[str, str] = {}
         self._attempts: list[Attempt] = []
         self._sessions: dict[str, Session] = {}
+        self._arrivals: dict[tuple[str, str, str], Arrival] = {}
         self._dropped: list[str] = []
         self._counted: list[Counters] = []
         self._deeds: list[Deed] = []
@@ -69,6 +71,11 @@ class Outbox:
         """The delivery is done: its row, if it has one, goes."""
         self._forget(delivery.delivery_id)
         self._removed[delivery.delivery_id] = delivery.lane_id
+
+    def arrived(self, arrival: Arrival | None) -> None:
+        """A one-shot session has arrived at a target."""
+        if arrival is not None:
+            self._arrivals[arrival.session_id, arrival.target_namespace, arrival.target_name] = arrival
 
     def attempt(self, attempt: Attempt | None, counters: Counters) -> None:
         """An attempt that did not succeed, and what to add to the totals."""
@@ -135,6 +142,7 @@ class Outbox:
             self._removed[delivery_id] = lane_id
         self._attempts += newer._attempts
         self._sessions.update(newer._sessions)
+        self._arrivals.update(newer._arrivals)
         self._counted += newer._counted
         self._deeds += newer._deeds
         self._obeyed.update(newer._obeyed)
@@ -148,6 +156,7 @@ class Outbox:
             removed=tuple((lane_id, delivery_id) for delivery_id, lane_id in self._removed.items()),
             attempts=tuple(self._attempts),
             sessions=tuple(self._sessions.values()),
+            arrivals=tuple(self._arrivals.values()),
             dropped_lanes=tuple(self._dropped),
             counters=_sum(self._counted),
             deeds=tuple(self._deeds),

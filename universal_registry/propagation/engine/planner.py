@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 
 import msgspec
@@ -71,7 +72,7 @@ class Planner:
         outbox: Outbox,
         alone: Collection[LaneRun],
         rows_per_lane: int,
-        on_event: Callable[[Change], None],
+        on_event: Callable[[Change, datetime], None],
     ) -> None:
         self._service = service
         self._store = store
@@ -230,7 +231,7 @@ class Planner:
         """A lane that meets a replay for it sends that before it goes on."""
         place = Position(change.revision, change.seq)
         for replay in self._topology.gate.replays_at(place):
-            self._on_event(change)
+            self._on_event(change, self._world.now())
             at = Position(replay.since, WHOLE).packed
             backfill = Backfill(route_uid=replay.session_id, upto=replay.until, at=at)
             for address in [each for each in replay.targets if each in pack.runs]:
@@ -320,7 +321,7 @@ class Planner:
         self._news = True
         if change.op is Op.EVENT and not planned.replay_of and change is not self._announced:
             self._announced = change
-            self._on_event(change)
+            self._on_event(change, self._world.now())
         if planned.after:
             delivery = self._as_hop(delivery, planned, mark)
         delivery = self._topology.gate.judged(delivery)

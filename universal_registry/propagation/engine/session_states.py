@@ -11,11 +11,12 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
+from universal_registry.log.change import Change
 from universal_registry.propagation.engine.outbox import Outbox
 from universal_registry.propagation.engine.window import LaneRun
 from universal_registry.propagation.lanes.lane import Breaker, Session
 from universal_registry.propagation.routing.modes import MODES
-from universal_registry.propagation.routing.plan import Event
+from universal_registry.propagation.routing.plan import event_of
 from universal_registry.propagation.routing.route import Route
 from universal_registry.propagation.routing.session_gate import Gate
 
@@ -81,8 +82,9 @@ class Progress:
 
         self._asked = set(self._tallies)
 
-    def begun(self, source: str, event: Event, revision: int, now: datetime) -> None:
+    def planned(self, line: Change, now: datetime) -> None:
         """A one-shot delivery was planned, or a replay begun."""
+        event = event_of(line)
         session_id = event.session
         if session_id in self._begun:
             return
@@ -93,14 +95,14 @@ class Progress:
             Session(
                 session_id=session_id,
                 mode=event.mode or MODES[0],
-                source=source,
+                source=f"session {event.of}" if event.of else str(line.key),
                 targets=event.audience,
                 standing=False,
                 state="paused" if (paused := self._gate.paused.get(session_id)) else "planned",
-                revision=revision,
+                revision=line.revision,
                 created_at=now,
                 last_activity=now,
-                reason=paused or f"revision {revision}",
+                reason=paused or f"revision {line.revision}",
                 deadline=datetime.fromisoformat(event.deadline) if event.deadline else None,
             )
         )

@@ -271,6 +271,18 @@ def ending(targets: int, got: int, failed: int) -> str:
     return "failed" if failed else "cancelled"
 
 
+class Arrival(msgspec.Struct, frozen=True, kw_only=True):
+    """When a one-shot session has arrived at one of its targets, by which delivery, and when the attempt that
+    brought it began. Of a session with several deliveries to a target (a replay), the newest of them."""
+
+    session_id: str
+    target_namespace: str
+    target_name: str
+    delivery_id: str
+    began_at: datetime
+    arrived_at: datetime
+
+
 class Transition(msgspec.Struct, frozen=True, kw_only=True):
     """One step of a session, as it is kept. `before` is empty for the first."""
 
@@ -319,6 +331,7 @@ class Settlements(msgspec.Struct, frozen=True, kw_only=True):
     removed: tuple[tuple[str, str], ...] = ()
     attempts: tuple[Attempt, ...] = ()
     sessions: tuple[Session, ...] = ()
+    arrivals: tuple[Arrival, ...] = ()
     dropped_lanes: tuple[str, ...] = ()
     counters: Counters = Counters()
     obeyed: tuple[tuple[str, int], ...] = ()

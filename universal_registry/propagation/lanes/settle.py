@@ -14,6 +14,7 @@ from universal_registry.propagation.lanes import retry_budget as budget
 from universal_registry.propagation.lanes.auto_disable import judged
 from universal_registry.propagation.lanes.backoff import next_wait, too_old
 from universal_registry.propagation.lanes.lane import (
+    Arrival,
     Attempt,
     Breaker,
     Counters,
@@ -76,6 +77,20 @@ def settle(
             return replace(settled, lane=judged(settled.lane, now, terms.retry))
         case _:
             assert_never(outcome)
+
+
+def arrival(lane: Lane, delivery: Delivery, outcome: Outcome, now: datetime) -> Arrival | None:
+    """What is kept of a delivery that has arrived; of standing sessions that is nothing: lanes say how far they are."""
+    if delivery.session_id == delivery.route_uid:
+        return None
+    return Arrival(
+        session_id=delivery.session_id,
+        target_namespace=lane.target_namespace,
+        target_name=lane.target_name,
+        delivery_id=delivery.delivery_id,
+        began_at=now - timedelta(milliseconds=outcome.milliseconds),
+        arrived_at=now,
+    )
 
 
 def news(before: Lane, settled: Settled) -> list[tuple[str, dict[str, object]]]:

@@ -49,7 +49,8 @@ async def tell_session(
     if is_over or (found["standing"] and found["route"] is None):
         if verb is Verb.CANCEL and found["state"] == "cancelled":
             return _told(found, verb, changed=False)
-        raise Conflict(f"session {session_id} has ended: {found['state']}", hint="ureg session replay sends it again")
+        again = f"begin it again: ureg {found['mode']}" if found["standing"] else "ureg session replay sends it again"
+        raise Conflict(f"session {session_id} has ended: {found['state']}", hint=again)
     unchanged = (found["state"] == "paused") is (verb is Verb.PAUSE)
     if unchanged and verb is not Verb.CANCEL:
         return _told(found, verb, changed=False)
@@ -159,7 +160,7 @@ class Resending:
         if found["replay_of"]:
             raise UsageError(f"session {ask.session} is a replay", hint=f"ureg session replay {found['replay_of']}")
         if found["standing"] and found["route"] is None:
-            raise NotFound(f"session {ask.session} has no route any more", hint="begin it again: ureg unidirectional")
+            raise NotFound(f"session {ask.session} has no route any more", hint=f"begin it again: ureg {found['mode']}")
         if ask.select:
             parse_selector(ask.select, self._service.catalogue)
         head = await self._service.log.head()

@@ -10,6 +10,7 @@ from universal_registry.observe.logs import Log
 from universal_registry.runner.ports import Alarm, Engine, Pulse
 
 TICK, SHORTEST = 1.0, 0.01
+REST = 0.1
 
 
 class WebhookWorker:
@@ -28,6 +29,7 @@ class WebhookWorker:
     async def run(self, pulse: Pulse) -> None:
         """Until the end is asked for; deliveries under way then go on, for `drain`."""
         pause = SHORTEST
+        self._engine.let_rest(REST)
         try:
             while not pulse.ending():
                 due = await self.turn()

@@ -79,13 +79,14 @@ SELECT coalesce(sum("rows"), 0)::bigint, coalesce(sum("rows" - waiting) FILTER (
 FROM propagation.lanes;
 
 -- name: deliveries_by_key
--- The rows of one record, over all lanes. In all five: $1 lane, $2 session, $3 states, $4 limit.
+-- The rows of one record, over all lanes. In all five: $1 lane, $2 session, $3 states, $4 limit, $5 since.
 SELECT delivery_id, lane_id, session_id, route_uid, op, kind, namespace, name, revision, seq, state, attempts, crashes,
        next_at, reason, created_at, updated_at, held, waits_for, replay_of
 FROM propagation.deliveries
-WHERE name = $7 AND kind = $5 AND namespace = $6
+WHERE name = $8 AND kind = $6 AND namespace = $7
   AND ($1::text IS NULL OR lane_id = $1) AND ($2::text IS NULL OR session_id = $2)
   AND ($3::text[] IS NULL OR state = ANY ($3))
+  AND ($5::text IS NULL OR updated_at >= $5)
 ORDER BY lane_id, revision, seq, delivery_id LIMIT $4;
 
 -- name: deliveries_by_session
@@ -94,6 +95,7 @@ SELECT delivery_id, lane_id, session_id, route_uid, op, kind, namespace, name, r
        next_at, reason, created_at, updated_at, held, waits_for, replay_of
 FROM propagation.deliveries
 WHERE session_id = $2 AND ($1::text IS NULL OR lane_id = $1) AND ($3::text[] IS NULL OR state = ANY ($3))
+  AND ($5::text IS NULL OR updated_at >= $5)
 ORDER BY lane_id, revision, seq, delivery_id LIMIT $4;
 
 -- name: deliveries_by_lane
@@ -102,6 +104,7 @@ SELECT delivery_id, lane_id, session_id, route_uid, op, kind, namespace, name, r
        next_at, reason, created_at, updated_at, held, waits_for, replay_of
 FROM propagation.deliveries
 WHERE lane_id = $1 AND $2::text IS NULL AND ($3::text[] IS NULL OR state = ANY ($3))
+  AND ($5::text IS NULL OR updated_at >= $5)
 ORDER BY revision, seq, delivery_id LIMIT $4;
 
 -- name: deliveries_dead
@@ -110,6 +113,7 @@ SELECT delivery_id, lane_id, session_id, route_uid, op, kind, namespace, name, r
        next_at, reason, created_at, updated_at, held, waits_for, replay_of
 FROM propagation.deliveries
 WHERE state = 'dead' AND ($1::text IS NULL OR lane_id = $1) AND $2::text IS NULL AND $3::text[] IS NOT NULL
+  AND ($5::text IS NULL OR updated_at >= $5)
 ORDER BY lane_id, revision, seq, delivery_id LIMIT $4;
 
 -- name: deliveries_all
@@ -118,6 +122,7 @@ SELECT delivery_id, lane_id, session_id, route_uid, op, kind, namespace, name, r
        next_at, reason, created_at, updated_at, held, waits_for, replay_of
 FROM propagation.deliveries
 WHERE $1::text IS NULL AND $2::text IS NULL AND ($3::text[] IS NULL OR state = ANY ($3))
+  AND ($5::text IS NULL OR updated_at >= $5)
 ORDER BY lane_id, revision, seq, delivery_id LIMIT $4;
 
 -- name: delivery
@@ -150,6 +155,17 @@ SELECT s.session_id, s.mode, s.source,
        coalesce((SELECT json_agg(t.target_namespace || '/' || t.target_name) FROM propagation.session_targets AS t
                  WHERE t.session_id = s.session_id AND t.gone = 1), '[]')::text
 FROM propagation.sessions AS s WHERE s.session_id = $1;
+
+-- name: put_arrival
+-- A session has arrived at a target, unless something newer of it has.
+UPDATE propagation.session_targets SET delivery = $1, began_at = $2, arrived_at = $3
+WHERE session_id = $4 AND target_namespace = $5 AND target_name = $6
+  AND (arrived_at IS NULL OR arrived_at <= $3);
+
+-- name: arrivals
+-- Where a session has arrived, and when.
+SELECT session_id, target_namespace, target_name, delivery, began_at, arrived_at
+FROM propagation.session_targets WHERE session_id = $1 AND arrived_at IS NOT NULL ORDER BY place;
 
 -- name: oldest
 -- When the oldest delivery that has not ended was planned, of each lane that has one. The earliest live row of a lane is

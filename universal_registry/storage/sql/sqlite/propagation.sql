@@ -208,6 +208,7 @@ FROM deliveries INDEXED BY deliveries_by_key
 WHERE name = :name AND kind = :kind AND namespace = :namespace
   AND (:lane IS NULL OR lane_id = :lane) AND (:session IS NULL OR session_id = :session)
   AND (:states IS NULL OR state IN (SELECT value FROM json_each(:states)))
+  AND (:since IS NULL OR updated_at >= :since)
 ORDER BY lane_id, revision, seq, id LIMIT :limit;
 
 -- name: deliveries_by_session
@@ -217,6 +218,7 @@ SELECT delivery_id, lane_id, session_id, route_uid, op, kind, namespace, name, r
 FROM deliveries INDEXED BY deliveries_by_session
 WHERE session_id = :session AND (:lane IS NULL OR lane_id = :lane)
   AND (:states IS NULL OR state IN (SELECT value FROM json_each(:states)))
+  AND (:since IS NULL OR updated_at >= :since)
 ORDER BY lane_id, revision, seq, id LIMIT :limit;
 
 -- name: deliveries_by_lane
@@ -225,6 +227,7 @@ SELECT delivery_id, lane_id, session_id, route_uid, op, kind, namespace, name, r
        next_at, reason, created_at, updated_at, held, waits_for, replay_of
 FROM deliveries INDEXED BY deliveries_by_lane
 WHERE lane_id = :lane AND (:states IS NULL OR state IN (SELECT value FROM json_each(:states)))
+  AND (:since IS NULL OR updated_at >= :since)
 ORDER BY lane_id, revision, seq, id LIMIT :limit;
 
 -- name: deliveries_dead
@@ -233,6 +236,7 @@ SELECT delivery_id, lane_id, session_id, route_uid, op, kind, namespace, name, r
        next_at, reason, created_at, updated_at, held, waits_for, replay_of
 FROM deliveries INDEXED BY deliveries_dead
 WHERE state = 'dead' AND (:lane IS NULL OR lane_id = :lane)
+  AND (:since IS NULL OR updated_at >= :since)
 ORDER BY lane_id, revision, seq, id LIMIT :limit;
 
 -- name: deliveries_all
@@ -241,6 +245,7 @@ SELECT delivery_id, lane_id, session_id, route_uid, op, kind, namespace, name, r
        next_at, reason, created_at, updated_at, held, waits_for, replay_of
 FROM deliveries INDEXED BY deliveries_by_lane
 WHERE (:states IS NULL OR state IN (SELECT value FROM json_each(:states)))
+  AND (:since IS NULL OR updated_at >= :since)
 ORDER BY lane_id, revision, seq, id LIMIT :limit;
 
 -- name: delivery
@@ -275,6 +280,17 @@ SELECT s.session_id, s.mode, s.source,
        (SELECT json_group_array(t.target_namespace || '/' || t.target_name) FROM session_targets AS t
         WHERE t.session_id = s.session_id AND t.gone = 1) AS gone
 FROM sessions AS s WHERE s.session_id = ?;
+
+-- name: put_arrival
+-- A session has arrived at a target, unless something newer of it has.
+UPDATE session_targets SET delivery = ?1, began_at = ?2, arrived_at = ?3
+WHERE session_id = ?4 AND target_namespace = ?5 AND target_name = ?6
+  AND (arrived_at IS NULL OR arrived_at <= ?3);
+
+-- name: arrivals
+-- Where a session has arrived, and when.
+SELECT session_id, target_namespace, target_name, delivery, began_at, arrived_at
+FROM session_targets WHERE session_id = ?1 AND arrived_at IS NOT NULL ORDER BY place;
 
 -- name: oldest
 -- When the oldest delivery that has not ended was planned, of each lane that has one. The earliest live row of a lane is
