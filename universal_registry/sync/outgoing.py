@@ -1,16 +1,23 @@
-"""Our feed, as one peer is sent it: batches in order, some of which are on their way at once."""
+"""Our feed, as one peer is sent it: batches in order, some of which are on their way at once.
+
+What comes from the peer meanwhile moves the records that it is merged into to the end of our feed. Those that hold
+nothing but what the peer was told here, or tells itself, do not go back to it.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 
 from universal_registry.kernel.errors import Malformed
+from universal_registry.kernel.ids import Key
 from universal_registry.sync.ports import Keys, SyncStore
 from universal_registry.sync.protocol import BATCH_BYTES, Ack, Batch, Since, record_of
-from universal_registry.sync.version import Vector, beyond, joined
+from universal_registry.sync.version import Known, Vector, beyond, covers, joined
 
 WINDOW = 4
 """Batches that may be on their way: while the peer stores one, the next are read, sent, and wait there."""
+_MOST_SENT = 20_000
+"""Records of which it is kept that they were sent; those of before are sent once too often at most."""
 
 
 class Outgoing:
@@ -31,6 +38,9 @@ class Outgoing:
         self._end = 0
         self._flying: deque[int] = deque()
         """The ends of the batches that are not acknowledged yet, in order."""
+        self._sent: dict[Key, Vector] = {}
+        """What was sent since the peer asked, each with our vector of then: so much of it the peer has seen, once it
+        has what comes next."""
         self._told: Vector = {}
         """The vector that it was sent last: with a gap in what it has of our feed, it does not take it over."""
 
@@ -46,6 +56,7 @@ class Outgoing:
         self.is_asked, self.seen, self._of = True, since.vv, since.store
         self._read = self._end = self.acked = since.cursor
         self._flying.clear()
+        self._sent.clear()
         self._told = {}
         self._max_bytes = max(1, min(since.max_bytes, BATCH_BYTES))
 
@@ -61,6 +72,8 @@ class Outgoing:
             pass
         self.acked = ack.cursor
         self.hears(ack.vv)
+        if not self._flying:
+            self._sent.clear()
         return True
 
     def forget_told(self) -> None:
@@ -85,7 +98,10 @@ class Outgoing:
             return None
         self._read = feed.end
         news = shares_vectors and not feed.more and beyond(feed.vector, joined(self.seen, self._told))
-        if not feed.records and not feed.more and not news:
+        known = feed.records
+        if shares_vectors:  # else its place must move beyond them, for they would come again with the next session
+            known = [each for each in known if not self._was_sent(each)]
+        if not known and not feed.more and not news:
             if not self._flying:
                 self.acked = feed.end
             return None
@@ -93,5 +109,16 @@ class Outgoing:
             self._told = feed.vector
         start, self._end = self._end, feed.end
         self._flying.append(feed.end)
-        records = tuple(map(record_of, feed.records))
+        if len(self._sent) > _MOST_SENT:
+            self._sent.clear()
+        self._sent.update((each.key, feed.vector) for each in known)
+        records = tuple(map(record_of, known))
         return Batch(start=start, end=feed.end, more=feed.more, vv=feed.vector, floor=feed.floor, recs=records)
+
+    def _was_sent(self, known: Known) -> bool:
+        vector = self._sent.get(known.key)
+        return vector is not None and all(
+            covers(vector, version) or covers(self.seen, version)
+            for versions in known.state.fields.values()
+            for version in versions
+        )

@@ -180,6 +180,20 @@ def _both(here: Node, there: Node, wanted: dict[str, Any]) -> list[dict[str, Any
     return specs if all(wanted.items() <= spec.items() for spec in specs) else []
 
 
+def test_two_programs_that_set_it_right_each_its_own_way(node: Any) -> None:
+    here, there = node("here"), node("there")
+    pair(here, there)
+    converged(here, there)
+    for number in range(7):
+        for one, other in ((here, there), (there, here)):
+            spec = {"command": f"{one.home.name}{number}"}
+            one.set("gs", **spec)
+            until(lambda other=other, spec=spec: other.spec("gs") == spec)
+    for one, other in ((here, there), (there, here)):
+        [said] = until(lambda one=one: one.said("to and fro"))
+        assert (said["level"], said["record"], said["peer"]) == ("error", "alias/default/gs", other.peers()["node"])
+
+
 def test_a_link_keeps_to_its_scope(node: Any) -> None:
     here, there = node("here"), node("there")
     pair(here, there, scope="kind=alias")
@@ -500,14 +514,20 @@ def test_a_mesh_links_each_with_each_and_outlives_its_maker(node: Any, engines: 
 # --- TLS, and real networks -----------------------------------------------------------------------------------------
 
 
-def _tls(folder: Path, host: str) -> dict[str, str]:
+def _tls(folder: Path, host: str, **how: Any) -> dict[str, str]:
     folder.mkdir()
-    file = str(Authority(folder).pem(host, own=True))
+    file = str(Authority(folder).pem(host, **how))
     return {"REGISTRY_TLS_CERT": file, "REGISTRY_TLS_KEY": file}
 
 
-def test_over_tls_a_certificate_of_its_own_will_do(node: Any, tmp_path: Path, chaos: Any) -> None:
-    here, there = node("here", **_tls(tmp_path / "tls", "127.0.0.1")), node("there")
+OF_ITS_OWN = {"host": "127.0.0.1", "own": True}
+OVER, OF_ANOTHER = {"host": "127.0.0.1", "days": (-30, -1)}, {"host": "other.example"}
+
+
+@pytest.mark.parametrize("how", [OF_ITS_OWN, OVER, OF_ANOTHER], ids=["its own", "expired", "of another name"])
+def test_over_tls_any_certificate_will_do(node: Any, tmp_path: Path, chaos: Any, how: dict[str, Any]) -> None:
+    """It is an envelope: who is there is proved inside of it, by the key that was pinned when pairing."""
+    here, there = node("here", **_tls(tmp_path / "tls", **how)), node("there")
     proxy = chaos(here.address)
     pair(here, there, address=proxy.url.replace("http:", "https:"))
     there.set("gs", command="git status")
@@ -515,6 +535,32 @@ def test_over_tls_a_certificate_of_its_own_will_do(node: Any, tmp_path: Path, ch
     assert here.names() == {"gs"}
     assert proxy.seen.startswith(b"\x16\x03"), "a TLS handshake"
     assert b"/v1/-/links" not in proxy.seen
+
+
+def test_who_answers_in_the_place_of_a_peer_is_nobody_with_the_best_certificate(
+    node: Any, tmp_path: Path, chaos: Any
+) -> None:
+    here, there = node("here", **_tls(tmp_path / "tls", **OF_ITS_OWN)), node("there")
+    other = node("other", **_tls(tmp_path / "other-tls", host="127.0.0.1"))
+    pair(other, node("friend"), address=f"https://{other.address}")  # it is a node like any
+    proxy = chaos(here.address)
+    address = proxy.url.replace("http:", "https:")
+    pair(here, there, address=address)
+    converged(here, there)
+    line = here.invite("later", address=address)
+    host, _, port = other.address.rpartition(":")
+    proxy.target = (host, int(port))
+    proxy.break_all()
+    there.set("gs", command="for one alone")
+    until(lambda: "not paired" in there.peer("here")["reason"])
+    assert there.peer("here")["state"] == "partitioned"
+    joined = node("third").ureg("peer", "join", line)
+    assert (joined.returncode != 0, len(joined.stderr.splitlines())) == (True, 1)
+    assert other.names() == set()
+    proxy.target = ("127.0.0.1", int(here.address.rpartition(":")[2]))
+    proxy.break_all()
+    converged(here, there)
+    assert here.spec("gs") == {"command": "for one alone"}
 
 
 def _ip(*words: str) -> None:
@@ -547,7 +593,7 @@ def test_in_two_network_namespaces_with_a_cable_that_is_pulled(
     node: Any, tmp_path: Path, cable: tuple[str, str]
 ) -> None:
     serve = (sys.executable, "-P", "-m", "universal_registry", "serve")
-    env = {"REGISTRY_LISTEN": "10.213.1.1:8443", **_tls(tmp_path / "tls", "10.213.1.1")}
+    env = {"REGISTRY_LISTEN": "10.213.1.1:8443", **_tls(tmp_path / "tls", "10.213.1.1", own=True)}
     here, there = node("here", up=False, **env), node("there", POSTGRES, up=False)
     here.up(command=("ip", "netns", "exec", cable[0], *serve))
     there.up(command=("ip", "netns", "exec", cable[1], *serve))

@@ -11,7 +11,8 @@ from universal_registry.runner.ports import Alarm, Job, Peers, Pulse
 
 TICK = 1.0
 PURGE_SECONDS = 3600.0
-FIRST_PAUSE, LONGEST_PAUSE, REFUSED_PAUSE = 0.25, 2.0, 10.0
+FIRST_PAUSE, LONGEST_PAUSE, REFUSED_PAUSE = 0.25, 1.0, 10.0
+_ALARMS = ("clone", "to and fro")
 CALM = 10.0
 """A link that lasted so many seconds has worked: after it the pauses begin anew."""
 
@@ -108,7 +109,7 @@ class PeersWorker:
         return refused
 
     def _news(self, event: str, **fields: str) -> None:
-        if event == "clone":
+        if event in _ALARMS:
             self._log.error(event, None, **fields)
         else:
             self._log.info(event, **fields)
