@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from universal_registry.kernel.errors import StorageUnavailable
 from universal_registry.kernel.ids import Key
 from universal_registry.log.change import Change
 from universal_registry.log.cursor import Head
@@ -14,14 +15,41 @@ from universal_registry.registry.once import Kept, forgotten_before
 from universal_registry.registry.record import Record
 from universal_registry.registry.words import ENVELOPE
 from universal_registry.storage.ddl import quoted
+from universal_registry.storage.known_rows import KnownRows, Row
 from universal_registry.storage.postgres import PgConnection
 from universal_registry.storage.rows import record_of, row_of, row_of_change
 from universal_registry.storage.sqlfiles import load_queries
 from universal_registry.storage.sync_postgres import PgSyncTables
 
+if TYPE_CHECKING:
+    from universal_registry.storage.writer import Outlook
+
 _SQL = load_queries("postgres/registry.sql")
 _COLUMNS = ", ".join(quoted(column) for column in ENVELOPE)
 _LINE_COLUMNS = 17
+_SPEC = ENVELOPE.index("spec")
+_SEAL = '"$sealed"'
+
+
+class PostgresOutlook:
+    """Outlook: the rows written last, and nothing else, since for anything else the server must be waited for."""
+
+    def __init__(self, known: KnownRows, batch: PostgresBatch) -> None:
+        self._known = known
+        self.batch = batch
+
+    def records(self, keys: Iterable[Key]) -> dict[Key, Record | None]:
+        """As Outlook says; StorageUnavailable also for a key that is not among them."""
+        return {key: record_of(key.kind, self._row(key)) for key in keys}
+
+    def _row(self, key: Key) -> Row:
+        row = self._known.get(key)
+        if row is None:
+            raise StorageUnavailable(f"{key} must be asked for")
+        return row
+
+    def kept(self, name: tuple[str, str]) -> Kept | None:
+        raise StorageUnavailable(f"what {name[0]} was answered must be asked for")
 
 
 class PostgresBatch:
@@ -33,10 +61,15 @@ class PostgresBatch:
         tables: Mapping[str, str],
         plurals: Mapping[str, str],
         head: Head,
+        known: KnownRows,
         *,
         synced: bool,
     ) -> None:
         self.synced = synced
+        self._known = known
+        self.rows: dict[Key, Row | None] = {}
+        self.sealed = False
+        """Whether a record that it writes holds a seal. Another daemon may make that anew, and no line says so."""
         self._connection = connection
         self._tables = tables
         self._plurals = plurals
@@ -46,17 +79,22 @@ class PostgresBatch:
     def sync_tables(self) -> PgSyncTables:
         return PgSyncTables(self._connection)
 
-    def outlook(self) -> None:
-        """The server must be waited for, and other daemons write too."""
+    def outlook(self) -> PostgresOutlook:
+        return PostgresOutlook(self._known, self)
 
-    def confirms(self, _: object) -> bool:
-        return False
+    def confirms(self, outlook: Outlook) -> bool:
+        # The caller has compared the heads: no line was written but by the batch before, by whichever daemon.
+        return isinstance(outlook, PostgresOutlook) and not outlook.batch.sealed
 
     async def heads(self, keys: Iterable[Key]) -> dict[Key, Record | None]:
         found: dict[Key, Record | None] = dict.fromkeys(keys)
         kinds: dict[str, list[Key]] = {}
         for key in found:
-            kinds.setdefault(key.kind, []).append(key)
+            row = self._known.get(key)
+            if row is None:
+                kinds.setdefault(key.kind, []).append(key)
+            else:
+                found[key] = record_of(key.kind, row)
         for kind, wanted in kinds.items():
             # LATERAL and LIMIT: one step in the index for each key, whatever a cached plan believes of the table.
             sql = (
@@ -85,8 +123,12 @@ class PostgresBatch:
             table = self._plurals[key.kind]
             if record is None:
                 deletes.append((table, key.namespace, key.name))
+                self.rows[key] = None
             else:
-                puts.append((table, *row_of(record)))
+                row = row_of(record)
+                puts.append((table, *row))
+                self.rows[key] = row if _SEAL not in row[_SPEC] else None
+                self.sealed = self.sealed or self.rows[key] is None
         await self._connection.execute(
             _SQL["commit"],
             *(self.head.revision, self.written.revision, self.written.hash),

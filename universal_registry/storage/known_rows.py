@@ -19,7 +19,9 @@ class KnownRows:
     """The rows written last: at most MOST_ROWS, none with a spec beyond MOST_TEXT characters.
 
     Rows, not records: what a caller still holds of a record cannot change them. They are true for one version of the
-    file, which its owner asks for in each transaction: another connection's commit makes all of them forgotten.
+    store, which their owner asks for in each transaction: another one's commit makes all of them forgotten. On SQLite
+    that is the file's; on PostgreSQL the head of the log, which moves whenever a record changes, but not when seals are
+    made anew: so no row with a seal is given to be kept there.
     """
 
     def __init__(self) -> None:
@@ -27,7 +29,7 @@ class KnownRows:
         self._version: object = None
 
     def of_version(self, version: object) -> None:
-        """The file is of this version now. If others have written it since, nothing is known."""
+        """The store is of this version now. If others have written it since, nothing is known."""
         if version != self._version:
             self.forget()
             self._version = version
@@ -36,8 +38,10 @@ class KnownRows:
         """The record's row. None: not known, which says nothing about whether there is one."""
         return self._rows.get(key)
 
-    def keep(self, rows: Mapping[Key, Row | None]) -> None:
-        """These have been committed. None: the record was removed. The oldest are forgotten."""
+    def keep(self, rows: Mapping[Key, Row | None], version: object = None) -> None:
+        """These have been committed. None: the record was removed. The oldest are forgotten. `version`: what the store
+        has become by them, where that changes it."""
+        self._version = self._version if version is None else version
         for key, row in rows.items():
             self._rows.pop(key, None)
             if row is not None and len(row[_SPEC]) <= MOST_TEXT:

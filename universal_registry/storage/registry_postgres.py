@@ -30,6 +30,7 @@ from universal_registry.storage.ddl import (
     quoted,
     records_view,
 )
+from universal_registry.storage.known_rows import KnownRows
 from universal_registry.storage.paging import decode_page, encode_page
 from universal_registry.storage.postgres import PgConnection, PgDatabase
 from universal_registry.storage.rows import change_of, passage_of, record_of
@@ -56,6 +57,7 @@ class PostgresRegistry:
             kind.name: {field.name: field for field in promoted_fields(kind)} for kind in catalogue.kinds.values()
         }
         self._meta = dict(meta)
+        self._known = KnownRows()
 
     @classmethod
     async def open(
@@ -277,15 +279,22 @@ class PostgresRegistry:
         try:
             async with self._database.transaction() as connection:
                 row = await connection.fetchrow(_SQL["lock_head"])
-                batch = PostgresBatch(connection, self._tables, self._plurals, _head(row), synced=row[3])
+                self._known.of_version(head := _head(row))
+                batch = PostgresBatch(connection, self._tables, self._plurals, head, self._known, synced=row[3])
                 yield batch
         except StorageUnavailable as error:
+            self._known.forget()
             if batch is None or batch.written is None or not error.data.get("in_doubt"):
                 raise
             if not await self._has(batch.written):
                 raise StorageUnavailable(
                     f"{self._database.place} was lost during a commit, and nothing of it was done", hint="try again"
                 ) from error
+        except BaseException:
+            self._known.forget()
+            raise
+        else:
+            self._known.keep(batch.rows, batch.written)
 
     async def _has(self, written: Head) -> bool:
         """Whether the log has that line: once the head's row is ours, the commit in question has ended either way."""

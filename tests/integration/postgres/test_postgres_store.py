@@ -326,7 +326,7 @@ async def test_a_backend_terminated_in_a_transaction_undoes_it(daemon: Any, post
     with pytest.raises(StorageUnavailable) as caught:  # noqa: PT012
         async with daemon.store.batch() as batch:
             postgres.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
-            await batch.heads([Key("alias", "default", "gs")])
+            await batch.heads([Key("alias", "default", "other")])  # gs is known, and need not be asked for
     assert caught.value.retryable
     assert not caught.value.data.get("in_doubt")
     assert (await daemon.service.put(alias("gs", "again"), actor=OPERATOR)).revision == 2
