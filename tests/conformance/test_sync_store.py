@@ -61,6 +61,22 @@ async def test_edits_of_different_fields_both_survive(pair: tuple[Node, Node]) -
         assert await node.reviews.reviews(10) == []
 
 
+async def test_what_is_changed_on_both_sides_by_turns_is_told_on_both(pair: tuple[Node, Node]) -> None:
+    a, b = pair
+    left, right = await session_with(a, b), await session_with(b, a)
+    await settle(left, right)
+    for number in range(6):
+        for node, session, other in ((a, left, right), (b, right, left)):
+            assert a.replica.to_and_fro() == {}
+            await node.set("gs", command=f"{node.name}{number}")
+            for frame in await session.woken():
+                for answer in await other.receive(frame):
+                    await session.receive(answer)
+    assert a.replica.to_and_fro() == {GS: (await b.replica.identity()).node}
+    assert b.replica.to_and_fro() == {GS: (await a.replica.identity()).node}
+    assert await a.spec("gs") == await b.spec("gs") == {"command": "b5"}
+
+
 async def test_of_one_field_the_same_wins_and_the_loser_is_settled_once(pair: tuple[Node, Node]) -> None:
     a, b = pair
     await a.set("gs", command="git status")

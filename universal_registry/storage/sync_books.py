@@ -29,6 +29,7 @@ from universal_registry.storage.sync_rows import (
     row_of_kept,
 )
 from universal_registry.storage.writer import Batch
+from universal_registry.sync.flapping import Flaps
 from universal_registry.sync.identity import ID_DIGITS, Identity, Seen
 from universal_registry.sync.ledger import Entry, Outcome, policy_of
 from universal_registry.sync.projection import projected
@@ -64,6 +65,7 @@ class Books:
         self.world = world
         self.seen = Seen()
         """What this process has seen committed."""
+        self.flaps = Flaps()
         self._selectors: dict[str, Selector] = {}
 
     async def identity(self) -> Identity:

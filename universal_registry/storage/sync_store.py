@@ -249,6 +249,8 @@ class Replica:
             leaves = leaves_of(self._books.catalogue, decode_record(change.body)) if is_put else None
             state = entries[change.key].state if change.key in entries else NOTHING
             identity, more = ledger.note(identity, change.key, state, leaves, self._books.unix_ms())
+            if more:
+                self._books.flaps.changed(change.key, "", self._books.world.monotonic())
             entries.update(more)
             made.update(more)
         if made:
@@ -265,6 +267,10 @@ class Replica:
     async def peer(self, node: str) -> Peer:
         """What is kept of a peer; a new one when nothing is."""
         return next((peer for peer in await self.peers() if peer.node == node), Peer(node=node))
+
+    def to_and_fro(self) -> dict[Key, str]:
+        """Records that have begun to be changed here and at a peer by turns, each with its node; told once."""
+        return self._books.flaps.tripped()
 
     async def peers(self) -> list[Peer]:
         """All peers that anything is kept of."""
@@ -374,6 +380,8 @@ class Replica:
             await self._books.apply(batch, before, outcome, f"peer:{peer.node}")
             await tables.run_each("put_peer", [row_of_peer(peer)])
             self._given = outcome.identity.feed
+            for key in outcome.entries:
+                self._books.flaps.changed(key, peer.node, self._books.world.monotonic())
             return outcome.identity, len(outcome.entries)
 
         taken = await self._books.writer.within(work)

@@ -152,8 +152,8 @@ def is_alive(state: State, prefer: str = "") -> bool:
     return life is not None and not shown(life, prefer).gone
 
 
-def unflatten(state: State, here: Content | None = None, prefer: str = "") -> dict[str, Any]:
-    """The content fields that the record shows. `here`: the record as it is here, whose sealed secrets are kept."""
+def unflatten(state: State, prefer: str = "") -> dict[str, Any]:
+    """The content fields that the record shows, without secrets."""
     tree: dict[str, Any] = {}
     for path, version in sorted(shown_leaves(state, prefer).items()):
         steps = path.split("/")[1:]
@@ -161,10 +161,13 @@ def unflatten(state: State, here: Content | None = None, prefer: str = "") -> di
         for step in steps[:-1]:
             node = cast("dict[str, Any]", node.setdefault(step, {}))
         node[steps[-1]] = _Leaf(version.value)
-    fields = {name: _folded(value) for name, value in tree.items()}
-    if here is not None and (kept := _secrets(here.spec)):
-        fields["spec"] = _with_secrets(fields.get("spec", {}), kept)
-    return fields
+    return {name: _folded(value) for name, value in tree.items()}
+
+
+def with_secrets_of(here: Content, spec: dict[str, Any]) -> dict[str, Any]:
+    """The spec with the sealed secrets of the record as it is here."""
+    kept = _secrets(here.spec)
+    return cast("dict[str, Any]", _with_secrets(spec, kept)) if kept else spec
 
 
 class _Leaf(NamedTuple):

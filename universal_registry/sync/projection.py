@@ -14,7 +14,7 @@ from universal_registry.registry.record import CONTENT_FIELDS, Content, Record, 
 from universal_registry.registry.validate import validate_spec
 from universal_registry.security.cipher import redact_secrets
 from universal_registry.sync.conflict import preferred_node
-from universal_registry.sync.paths import Arrays, flatten, is_alive, unflatten
+from universal_registry.sync.paths import Arrays, flatten, is_alive, unflatten, with_secrets_of
 from universal_registry.sync.version import State
 
 
@@ -62,9 +62,9 @@ def projected(
         return Projected(Delete(key=key, missing_ok=True) if here is not None else None)
     try:
         _check_key(key)
-        content = _content(kind, unflatten(state, None, prefer))
+        content = _content(kind, unflatten(state, prefer))
         if here is not None:
-            content = Content(**{**_given(content), "spec": unflatten(state, here, prefer).get("spec", {})})
+            content = Content(**{**_given(content), "spec": with_secrets_of(here, content.spec)})
         validate_spec(kind, content.classification, content.spec, strict=False)
     except Invalid as error:
         return Projected(None, error.message)

@@ -28,7 +28,8 @@ _PAGE = 500
 _MOST_ACCEPTED = 256
 _PROOF_SECONDS = 2.0
 """How long a link that is already there may take to show that it is alive, when its node connects once more."""
-CLONE = "clone"
+CLONE, TO_AND_FRO = "clone", "to and fro"
+_BY_TURNS = "changed here and there by turns, more than ten times within a minute: two programs set it, each its way"
 
 
 class Links:
@@ -283,6 +284,8 @@ class Links:
     async def tend(self, book: Book, identity: Identity) -> None:
         """Now and then: let sessions compare, and end the links that are dead, or not wanted any more."""
         self.heard_of()
+        for record, node in self.replica.to_and_fro().items():
+            self.news(TO_AND_FRO, record=str(record), peer=node, reason=_BY_TURNS)
         wanted = {each.node: each for each in book.paired if not each.paused}
         for link in self.all():
             is_wanted = wanted.get(link.peer.node) == link.peer and link.session.audiences == identity.audiences

@@ -33,6 +33,10 @@ class Replica(SyncStore, Protocol):
         Invalid."""
         ...
 
+    def to_and_fro(self) -> dict[Key, str]:
+        """Records that have begun to be changed here and at a peer by turns, each with its node; told once."""
+        ...
+
     async def peers(self) -> list[Peer]:
         """All peers that anything is kept of."""
         ...
