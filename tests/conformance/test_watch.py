@@ -464,3 +464,19 @@ async def test_what_the_writer_knows_of_the_newest_lines_is_what_the_log_says(wa
     await watched.delete("a")
     written = list(await watched.service.log.passages(0, 100))
     assert known == written
+
+
+@pytest.mark.parametrize(("lines", "first"), [(4, "watcher"), (100, "writer")])
+async def test_who_wrote_much_is_answered_before_others_are_told(watched: Watched, lines: int, first: str):
+    """Of little, watchers hear before the writer has his answer, and both hear all."""
+    watcher = await watched.hub.open(Asked())
+    await read(watcher)
+    order: list[str] = []
+    watched.hub.on_advance(lambda: order.append("watcher"))
+    operations = [{"op": "put", "kind": "alias", "name": f"n{at}", "spec": {"command": "v"}} for at in range(lines)]
+    await watched.service.batch(operations, actor=OPERATOR)
+    order.append("writer")
+    assert len((await read_events(watcher, lines))[-1]["events"]) == lines
+    await asyncio.sleep(0)  # a turn of the loop
+    assert order[0] == first
+    assert "watcher" in order

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from universal_registry.api.watcher import Place, Stand
@@ -36,14 +36,13 @@ class Reader(Protocol):
         ...
 
 
-def hand_out(readers: Iterator[Reader]) -> None:
+def hand_out(readers: Iterable[Reader]) -> None:
     """Tell all of them: some now, the others in turns, so that whatever else there is goes on in between."""
-    _some(readers, {}, _FIRST)
+    _some(tuple(readers), 0, _FIRST, {})
 
 
-def _some(left: Iterator[Reader], made: Made, most: int) -> None:
-    for count, reader in enumerate(left, 1):
+def _some(readers: Sequence[Reader], start: int, most: int, made: Made) -> None:
+    for reader in readers[start : start + most]:
         reader.tell(made)
-        if count == most:
-            asyncio.get_running_loop().call_soon(_some, left, made, _AT_ONCE)
-            return
+    if start + most < len(readers):
+        asyncio.get_running_loop().call_soon(_some, readers, start + most, _AT_ONCE, made)

@@ -196,7 +196,7 @@ class StreamFront:
 
     def _advanced(self) -> None:
         if self.watching:
-            hand_out(iter(tuple(self.watching)))
+            hand_out(self.watching)
 
     def _sweep(self, now: float) -> None:
         changed, self._callers = self._callers != self.api.callers, self.api.callers

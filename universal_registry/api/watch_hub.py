@@ -26,9 +26,16 @@ from universal_registry.registry.service import RegistryService
 from universal_registry.registry.watch import Passage
 
 BATCH = 512
+_LITTLE = 64 << 10
+"""Bytes, as a ring counts them: about sixteen records of 500 bytes."""
 _NONE: tuple[Sequence[Passage], Sequence[Entry]] = ((), ())
 NET_SECONDS = 1.0
 """A wake-up that was missed costs at most so long (W14)."""
+
+
+def _soon_told(entries: Sequence[Entry]) -> bool:
+    """Whether it takes so little to tell of them that those who wrote them may wait for it."""
+    return sum([entry.size for entry in entries]) <= _LITTLE
 
 
 def _may_go_on(end: Cursor, head: Cursor) -> bool:
@@ -191,25 +198,29 @@ class WatchHub:
         passages = self.service.newest.coming()
         entries = entries_of(passages, ring.end.incarnation)
         self._coming = passages, entries
-        with suppress(RegistryError):  # who is told meets it again
-            for entry in entries:
-                for view in ring.views:
-                    entry.frame(view, self.service)
+        if _soon_told(entries):
+            with suppress(RegistryError):  # who is told meets it again
+                for entry in entries:
+                    for view in ring.views:
+                        entry.frame(view, self.service)
 
     def on_commit(self) -> None:
         """The log may have grown. Tells of it what the writer knows, and wakes whoever waits."""
         self.commits += 1
         was_due, self._is_due = self._is_due, True
-        if self._take_newest():
+        if entries := self._take_newest():
             self._is_due = was_due
-            self._tell()
+            if _soon_told(entries):
+                self._tell()
+            else:  # behind the answers to those who wrote it
+                asyncio.get_running_loop().call_soon(self._tell)
         self.wakeup.notify()
 
-    def _take_newest(self) -> bool:
+    def _take_newest(self) -> Sequence[Entry]:
         """Take what was just written here, if the ring ends where that begins."""
         ring = self._ring
         if ring is None or not self._watchers or self._lock.locked():  # somebody reads on
-            return False
+            return ()
         passages = self.service.newest.after(ring.end)
         coming, entries = self._coming
         self._coming = _NONE
@@ -218,7 +229,7 @@ class WatchHub:
         for entry in entries:
             ring.append(entry)
         self.head = max(self.head, ring.end.revision)
-        return bool(entries)
+        return entries
 
     def on_advance(self, listener: Callable[[], None]) -> None:
         """Call `listener` whenever the ring may have grown: for fronts that take for many watchers in one go."""

@@ -31,7 +31,7 @@ class Lines:
 
     def _advanced(self) -> None:
         if self.waiting:
-            hand_out(iter(tuple(self.waiting)))
+            hand_out(self.waiting)
 
 
 class LineWatch:

@@ -80,6 +80,11 @@ class Watcher:
     `cursor`: behind everything that was handed out, and everything not selected before it.
     """
 
+    __slots__ = (
+        "__weakref__", "_asked", "_behind", "_commits", "_epoch", "_fits", "_hub", "_most", "_pages", "_place",
+        "_synced", "_told", "_view", "_worked", "cursor", "is_over",
+    )  # fmt: skip
+
     def __init__(self, hub: WatchHub, asked: Asked) -> None:
         """At its start; by `WatchHub.open`."""
         ring = hub.ring
