@@ -150,6 +150,18 @@ async def test_one_that_cannot_be_made_is_said_until_one_is_made(settings: Setti
     assert schedule.trouble() == ""
 
 
+async def test_the_folder_is_made_and_not_those_above_it(settings: Settings, tmp_path: Path) -> None:
+    history, ring = await filled(settings), ring_of(settings)
+    folder = tmp_path / "not mounted" / "kept"
+    schedule = Schedule(replace(settings, backup_folder=folder), WORLD, lambda: ring, history)
+    with pytest.raises(StorageUnavailable, match="no such file"):
+        await schedule.tick()
+    assert not folder.parent.exists()
+    folder.parent.mkdir()
+    await schedule.tick()
+    assert len(list(folder.iterdir())) == 1
+
+
 async def test_one_that_does_not_end_is_said(settings: Settings, tmp_path: Path) -> None:
     class Clock(SystemWorld):
         hours = 0.0

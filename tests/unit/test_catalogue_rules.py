@@ -84,6 +84,7 @@ CLASS = "kinds/thing/classifications/"
         (FIELD + "x", {"type": "array"}, "says what its items are"),
         (FIELD + "x", {"type": "string", "items": "string"}, "says what its items are"),
         (FIELD + "x", {"type": "string", "fields": {}}, "only an object has fields"),
+        (FIELD + "x", {"type": "string", "names": "x"}, "only an object has fields, and names of them"),
         (FIELD + "x", {"type": "integer", "pattern": "x"}, "only a string has a pattern"),
         (FIELD + "x", {"type": "string", "minimum": 1}, "only a number has"),
         (FIELD + "x", {"type": "object", "index": True}, "only a scalar has an index"),

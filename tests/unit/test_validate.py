@@ -113,6 +113,15 @@ def test_a_pattern_must_match_the_whole_value() -> None:
         assert "does not match" in refusal(command, {"mode": wrong}).message
 
 
+def test_the_names_of_an_object_s_members_must_match() -> None:
+    environment = CATALOGUE.kind("environment")
+    assert validate_spec(environment, None, {"variables": {"LOG_LEVEL": "info", "a.b": 1}}, strict=True) == []
+    for wrong in ("", "a=b", "="):
+        error = refusal(environment, {"variables": {"OK": 1, wrong: "canary"}})
+        assert error.message == f"spec.variables holds the name {wrong!r}, which does not match [^=]+"
+    assert "must be an object" in refusal(environment, {"variables": ["a=b"]}).message
+
+
 def test_long_values_are_shortened() -> None:
     assert len(refusal(SERVICE, {"port": "x" * 100_000}).message) < 150
     (warning,) = validate_spec(SERVICE, None, {"k" * 100_000: 1}, strict=False)

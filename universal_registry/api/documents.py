@@ -155,7 +155,7 @@ def field_document(field: Field) -> dict[str, Any]:
     for word in ("required", "secret", "index", "open"):
         if getattr(field, word):
             shown[word] = True
-    for word in ("default", "pattern", "minimum", "maximum"):
+    for word in ("default", "pattern", "names", "minimum", "maximum"):
         if (value := getattr(field, word)) is not None:
             shown[word] = value
     if field.enum:

@@ -87,7 +87,8 @@ class Schedule:
         assert folder is not None
         self._began = self._world.now()
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Not those above it: where they are missing, a disk may not be mounted.
+            folder.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise unwritable(error, folder) from None
         made = await make_backup(self.settings, self._keyring(), self._world, folder)

@@ -9,7 +9,7 @@ import click
 
 from universal_registry.cli.command import Command, Example, Group, output_option
 from universal_registry.cli.output import Column, Shape, emit, tell
-from universal_registry.cli.session import loaded_settings, note, warn
+from universal_registry.cli.session import forgiving_settings, loaded_settings, note, warn
 from universal_registry.environment import Given
 from universal_registry.kernel.errors import NotFound, UsageError
 from universal_registry.kernel.settings import GROUPS
@@ -84,7 +84,7 @@ def set_(setting: str, value: str) -> None:
     from universal_registry.cli.config_file import change
 
     group, _, key = setting.partition(".")
-    known = loaded_settings()
+    known, _ = forgiving_settings()  # what is to be replaced may be what cannot be used
     if setting not in known.origins:
         raise _unknown(setting, tuple(known.origins))
     if group not in _GROUPED or not key:

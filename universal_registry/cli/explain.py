@@ -85,7 +85,7 @@ def _show_kind(kind: dict[str, Any]) -> None:
 def _show_field(field: dict[str, Any], path: str) -> None:
     write(f"{path}: {type_of(field)}")
     write(field.get("doc", "-"))
-    for word in ("default", "minimum", "maximum", "pattern"):
+    for word in ("default", "minimum", "maximum", "pattern", "names"):
         if word in field:
             write(f"{word}: {cell(field[word])}")
     for title, names in (("one of", field.get("enum")), ("names a", field.get("ref"))):

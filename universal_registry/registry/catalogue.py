@@ -38,8 +38,8 @@ class Field(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     """One field of a spec, or (with an empty name) the items of an array.
 
     `default` is documentation: it is never written into a record. `ref` names the kind, or `a|b` kinds, that the value
-    names. `fields` are those of an object; an `open` object takes others without a warning. `by_name` indexes `fields`,
-    `needed` are those of them that it must have.
+    names. `fields` are those of an object; an `open` object takes others without a warning; all names in it must match
+    `names`. `by_name` indexes `fields`, `needed` are those of them that it must have.
     `merge`: how peers tell the items of an array apart, `set` or `list_by:<field>`; empty: they take it as one value.
     """
 
@@ -56,6 +56,7 @@ class Field(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     open: bool = False
     default: Any = None
     pattern: str | None = None
+    names: str | None = None
     minimum: int | None = None
     maximum: int | None = None
     merge: str = ""

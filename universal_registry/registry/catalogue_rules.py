@@ -63,6 +63,7 @@ _FIELD_KEYS = frozenset(
         "open",
         "default",
         "pattern",
+        "names",
         "minimum",
         "maximum",
         "merge",
@@ -155,8 +156,8 @@ def _check_field(body: Mapping[str, Any], where: str) -> None:
         raise _bad(where, "a secret is a string with no index, default or enum")
     if ("items" in body) != (kind == "array"):
         raise _bad(where, "an array, and nothing else, says what its items are")
-    if ("fields" in body or "open" in body) and kind != "object":
-        raise _bad(where, "only an object has fields")
+    if body.keys() & {"fields", "open", "names"} and kind != "object":
+        raise _bad(where, "only an object has fields, and names of them")
     if "pattern" in body and kind != "string":
         raise _bad(where, "only a string has a pattern")
     if ("minimum" in body or "maximum" in body) and kind not in ("integer", "number"):

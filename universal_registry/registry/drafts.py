@@ -233,7 +233,8 @@ def _string_map(field: str, value: Any, *, partial: bool) -> dict[str, Any]:
 def _health(value: Any) -> dict[str, Any]:
     health = {"status": value} if isinstance(value, str) else value
     if type(health) is not dict or health.get("status") not in _HEALTH:
-        raise Invalid(f"health {shown(value)} has no known status", hint=f"one of {', '.join(_HEALTH)}", path="health")
+        status = health.get("status", health) if type(health) is dict else value
+        raise Invalid(f"health {shown(status)} is no known status", hint=f"one of {', '.join(_HEALTH)}", path="health")
     return health
 
 

@@ -59,8 +59,7 @@ def field_schema(field: Field) -> dict[str, Any]:
     schema |= {"not": {"type": "null"}} if field.type is FieldType.ANY else {"type": field.type.value}
     if field.enum:
         schema["enum"] = list(field.enum)
-    if field.pattern is not None:
-        schema["pattern"] = f"^(?:{field.pattern})$"
+    schema |= _patterns(field)
     for word in ("default", "minimum", "maximum"):
         if (value := getattr(field, word)) is not None:
             schema[word] = value
@@ -73,6 +72,12 @@ def field_schema(field: Field) -> dict[str, Any]:
     if field.fields:
         schema |= _members(field.fields)
     return schema
+
+
+def _patterns(field: Field) -> dict[str, Any]:
+    found: dict[str, Any] = {"pattern": f"^(?:{field.pattern})$"} if field.pattern is not None else {}
+    names = {"propertyNames": {"pattern": f"^(?:{field.names})$"}} if field.names is not None else {}
+    return found | names
 
 
 def _members(fields: tuple[Field, ...]) -> dict[str, Any]:

@@ -103,6 +103,8 @@ def _meaning(field: Field) -> str:
         notes.append("one of " + ", ".join(f"`{word}`" for word in field.enum))
     if field.pattern is not None:
         notes.append(f"matches `{field.pattern}`")
+    if field.names is not None:
+        notes.append(f"names match `{field.names}`")
     if field.minimum is not None or field.maximum is not None:
         notes.append(_range(field.minimum, field.maximum))
     if field.default is not None:

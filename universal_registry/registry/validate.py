@@ -117,11 +117,24 @@ class _Check:
             )
         if field.minimum is not None or field.maximum is not None:
             _check_range(field, value, path)
+        if field.names is not None:
+            _check_names(field, field.names, value, path)
         if field.fields:
             self.members(field.by_name, field.needed, value, path, free=field.open)
         if field.items is not None:
             for position, each in enumerate(value):
                 self.value(field.items, each, f"{path}[{position}]")
+
+
+def _check_names(field: Field, pattern: str, value: dict[str, Any], path: str) -> None:
+    for name in value:
+        if re.fullmatch(pattern, name) is None:
+            raise Invalid(
+                f"{path} holds the name {shown(name)}, which does not match {pattern}",
+                hint=field.doc or None,
+                path=path,
+                expected=pattern,
+            )
 
 
 def _check_secret(field: Field, value: Any, path: str) -> None:

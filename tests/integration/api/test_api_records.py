@@ -500,3 +500,18 @@ async def test_an_empty_name_is_invalid(stack):
     answer = await stack.call("PUT", "/v1/default/aliases/-?name=", json={"spec": {"command": "x"}})
     assert (answer.status, loads(answer)["detail"]) == (422, "the name is empty")
     assert (await stack.call("PUT", "/v1/default/aliases/-", json={"spec": {"command": "x"}})).status == 400
+
+
+@pytest.mark.parametrize(
+    ("health", "said"),
+    [
+        ("well", "'well'"),
+        ({"status": "well", "details": "x"}, "'well'"),
+        ({"status": ["passing"]}, "['passing']"),
+        ({}, "{}"),
+        (1, "1"),
+    ],
+)
+async def test_a_health_that_is_none_is_named(stack, health, said):
+    answer = await stack.call("PUT", "/v1/default/aliases/a", json={"spec": {"command": "x"}, "health": health})
+    assert (answer.status, loads(answer)["detail"]) == (422, f"health {said} is no known status")

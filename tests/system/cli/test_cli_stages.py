@@ -58,6 +58,8 @@ def test_what_is_no_environment_is_said_in_one_line(offline: Any) -> None:
     assert "'a=b' cannot be the name" in offline("run", "--env", "odd", "--", "true", code=6).stderr
     offline("set", "env_var", "a=b", "exported=false", "-n", "odd")
     offline("run", "--env", "odd", "--", "true")
+    wrong = offline("create", "environment", "wrong", 'variables:={"a=b": "x"}', code=6)
+    assert "spec.variables holds the name 'a=b'" in wrong.stderr
     offline("create", "environment", "twice")
     offline("create", "environment", "twice", "-n", "elsewhere")
     assert "2 namespaces" in offline("run", "--env", "twice", "--", "true", code=2).stderr
