@@ -55,9 +55,8 @@ class Machine:
         self.state: State = self.file.load("here", plan.terms())
         self.places = Places(plan.roots, [self.file.folder])
         commands = Commands(os.environ, plan.timeout)
-        self.placer = Placer(
-            self.places, commands, self.file, self.state, SystemWorld(), reverts=reverts, reached=reached
-        )
+        self.placer = Placer(self.places, commands, self.file, self.state, SystemWorld(), reached=reached)
+        self.placer.revert(reverts)
 
     def __enter__(self) -> Self:
         return self
@@ -74,6 +73,7 @@ class Machine:
         gone = [key for key in self.state.places if key not in keys]
         done = [self.placer.remove(key, entries[self.state.places[key].entry], again=again) for key in gone]
         done += [self.placer.settle(each, again=again) for each in found]
+        self.placer.all_done()
         self.file.save(self.state)
         return [*done, *unfit]
 

@@ -125,7 +125,7 @@ def test_what_people_have_changed_is_held_until_they_say(tmp_path: Path) -> None
         [aside] = (tmp_path / "state" / "replaced").iterdir()
         assert (aside.read_text(), aside.stat().st_mode & 0o777) == ("theirs", 0o600)
         at.write_text("mine")
-        assert said(machine.settle(first)) == [("held", "it was changed on this machine")]
+        assert said(machine.settle(first)) == [("held", "it was changed on this machine")], "said once, done once"
         assert said(machine.settle(second)) == [("held", "it was changed on this machine")]
         assert said(machine.settle()) == [("held", "its records are gone, but it was changed on this machine")]
         assert at.read_text() == "mine"

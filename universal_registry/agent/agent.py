@@ -14,7 +14,7 @@ from universal_registry.agent.places import Places
 from universal_registry.agent.placing import Placer
 from universal_registry.agent.plan import Form, Plan
 from universal_registry.agent.result import Result, Standing
-from universal_registry.agent.state import Kept, State, StateFile
+from universal_registry.agent.state import Kept, State, StateFile, Word
 from universal_registry.agent.wanted import Unfit, Wanted, check_item, record_text, wanted
 from universal_registry.client.http import Caller, record_path
 from universal_registry.kernel.errors import Conflict, Invalid, NotFound, Refused, RegistryError
@@ -119,7 +119,10 @@ class Agent:
         return True
 
     def settle(self, *, again: bool = False) -> None:
-        """Make everything what the records say, see what was changed on this machine, and report it."""
+        """Make everything what the records say, see what was changed on this machine, and report it. What people have
+        said meanwhile is heeded first."""
+        for word in self._file.words():
+            self._heed(word)
         found, unfit = wanted(self._plan, self._places, self._state.items.values())
         entries = {entry.name: entry for entry in self._plan.entries}
         keys = {each.key for each in found}
@@ -132,6 +135,7 @@ class Agent:
                 results.append(self._placer.remove(key, entry, again=again))
         results += [self._placer.settle(each, again=again) for each in found]
         self._results = results + [_of_unfit(each) for each in unfit]
+        self._placer.all_done()
         self._due = False
         self._file.save(self._state)
         self._tell_news()
@@ -175,6 +179,14 @@ class Agent:
             if each is None:
                 raise NotFound(f"no record is to stand at {path}", hint="--dry-run shows the places")
             self._adopt(each)
+
+    def _heed(self, word: Word) -> None:
+        said = [*((path, self.adopt) for path in word.adopt), *((path, self._placer.revert) for path in word.revert)]
+        for path, verb in said:
+            try:
+                verb([self._places.place(path)])
+            except RegistryError as error:
+                self._tell(Result(path=path, entry="", standing=Standing.HELD, sources={}, why=error.message))
 
     # --- how ---------------------------------------------------------------------------------------------------------
 

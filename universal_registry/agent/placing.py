@@ -25,8 +25,7 @@ REMOVED = "removed"
 
 
 class Placer:
-    """Puts things in their places. `reverts`: paths that people said to put as the registry has them, whatever stands
-    there. `reached`: told of each step when it is done; for tests that end the process there."""
+    """Puts things in their places. `reached` is told of each step when it is done: tests end the process there."""
 
     def __init__(
         self,
@@ -36,7 +35,6 @@ class Placer:
         state: State,
         world: World,
         *,
-        reverts: Collection[Path] = (),
         reached: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._places = places
@@ -44,8 +42,16 @@ class Placer:
         self._file = file
         self._state = state
         self._world = world
-        self._reverts = set(reverts)
+        self._reverts: set[Path] = set()
         self._reached = reached
+
+    def revert(self, paths: Collection[Path]) -> None:
+        """What stands at these paths is to be put as the registry has it, whatever it is; until `all_done`."""
+        self._reverts.update(paths)
+
+    def all_done(self) -> None:
+        """Every place has been looked at: what people said of some does not hold for what is changed later."""
+        self._reverts.clear()
 
     def settle(self, wanted: Wanted, *, again: bool = False) -> Result:
         """Make a place what it should be, unless that was tried (and `again` is not said) or is not ours to do."""
@@ -263,7 +269,6 @@ class Placer:
             return ""
         if target.path not in self._reverts:
             return _why_foreign(found, kept)
-        self._reverts.discard(target.path)
         if found.before.what != "nothing":
             self._file.set_aside(target.path, found.before)
         return ""

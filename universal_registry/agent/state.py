@@ -14,6 +14,8 @@ from universal_registry.kernel.errors import Conflict, Invalid
 from universal_registry.kernel.world import World
 from universal_registry.storage.durable import UNFINISHED, replaced_file, unwritable
 
+_WORDS = "words"
+
 
 class Kept(msgspec.Struct, kw_only=True):
     """A place of ours. `mark`: of what was put there last, and runs; empty: nothing yet. `sources`: the records of
@@ -52,6 +54,13 @@ class Pending(msgspec.Struct, kw_only=True):
     whole: str
     unique: str
     undoing: str = ""
+
+
+class Word(msgspec.Struct, frozen=True, kw_only=True):
+    """What people said about places while the agent was at work: absolute paths."""
+
+    adopt: list[str] = []
+    revert: list[str] = []
 
 
 class State(msgspec.Struct, kw_only=True):
@@ -128,6 +137,19 @@ class StateFile:
             raise unwritable(error, self._path) from None
         self._saved = data
 
+    def words(self) -> list[Word]:
+        """What people have said since, each told once."""
+        found = []
+        for path in sorted((self.folder / _WORDS).glob("*.json")):
+            try:
+                found.append(msgspec.json.decode(path.read_bytes(), type=Word))
+                path.unlink()
+            except msgspec.MsgspecError:
+                path.unlink()  # nobody who speaks by `leave_word` has written it
+            except OSError as error:
+                raise unwritable(error, path) from None
+        return found
+
     def set_aside(self, path: Path, before: Before) -> Path:
         """Keep what a path has, for people to look at, before it is replaced because they said so."""
         kept = self.folder / "replaced" / f"{path.name}.{self._world.new_id()}"
@@ -138,6 +160,17 @@ class StateFile:
         except OSError as error:
             raise unwritable(error, kept) from None
         return kept
+
+
+def leave_word(folder: Path, word: Word, world: World) -> None:
+    """Tell the agent that is at work in a folder. Raises StorageUnavailable."""
+    path = folder / _WORDS / f"{world.new_id()}.json"
+    try:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        with replaced_file(path, world.new_id(), mode=0o600) as file:
+            file.write(msgspec.json.encode(word))
+    except OSError as error:
+        raise unwritable(error, path) from None
 
 
 def draft_of(path: Path, unique: str) -> Path:

@@ -18,7 +18,7 @@ from universal_registry.agent.places import Places, check_own
 from universal_registry.agent.placing import Placer
 from universal_registry.agent.plan import Plan, read_plan
 from universal_registry.agent.result import Result, Standing
-from universal_registry.agent.state import StateFile
+from universal_registry.agent.state import StateFile, Word, leave_word
 from universal_registry.cli.contexts import Context
 from universal_registry.cli.documents import read_documents
 from universal_registry.cli.grid import escaped
@@ -59,15 +59,23 @@ def apply(where: Context, asked: Asked) -> None:
     folder = Path(asked.state or _state(environ.get("XDG_STATE_HOME", ""), home) / plan.name).absolute()
     own = [named, folder, *(Path(each) for each in (where.token_file, where.ca_file) if each)]
     places = Places(plan.roots, own)
-    file = StateFile(folder, world)
+    adopted, reverted = ([places.place(_whole(each)) for each in paths] for paths in (asked.adopt, asked.revert))
+    try:
+        file = StateFile(folder, world)
+    except Conflict:
+        if asked.dry_run or not (adopted or reverted):
+            raise
+        leave_word(folder, Word(adopt=list(map(str, adopted)), revert=list(map(str, reverted))), world)
+        note("the agent that is at work here does it within seconds, and says what came of it")
+        return
     client = Client(where.address, where.token(), _REQUEST_SECONDS, ca_file=where.ca_file)
     try:
         state = file.load(where.address, plan.terms())
-        reverts = [places.place(_whole(each)) for each in asked.revert]
-        placer = Placer(places, Commands(environ, plan.timeout), file, state, world, reverts=reverts)
+        placer = Placer(places, Commands(environ, plan.timeout), file, state, world)
+        placer.revert(reverted)
         agent = Agent(plan, places, placer, file, state, client, lambda each: _tell(each, asked.output))
         watch = WatchClient(lambda: (where.address,), token=where.token(), ca_file=where.ca_file)
-        _Following(agent, watch, client, plan, asked).run([places.place(_whole(each)) for each in asked.adopt])
+        _Following(agent, watch, client, plan, asked).run(adopted)
     except RegistryError as error:
         raise spoken(error) from None
     finally:

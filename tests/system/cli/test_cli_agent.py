@@ -125,9 +125,13 @@ def test_it_goes_on_over_a_registry_that_is_away_and_over_a_kill(followed: Follo
     online("up", "--listen", followed.address)
     told(agent, "running", at)
     assert at.read_text() == "ok 2"
-    at.write_text("theirs")
-    told(agent, "held", at)  # seen without anything that comes from the registry
-    at.write_text("ok 2")
+    for verb, text in (("--revert", "ok 2"), ("--adopt", "ok, theirs")):
+        at.write_text("ok, theirs")
+        told(agent, "held", at)  # seen without anything that comes from the registry
+        assert "at work here" in online(*followed.words, verb, str(at)).stderr
+        told(agent, "running", at)
+        assert at.read_text() == text
+        assert online.json("get", "config_file", "a.conf")["spec"]["content"] == text
     assert ended(agent, signal.SIGKILL) == -signal.SIGKILL
     online("set", "config_file", "b.conf", "content=ok b")
     online("delete", "config_file", "a.conf")
