@@ -43,6 +43,10 @@ def _an_alias(ureg: Any) -> None:
     ureg("set", "alias", "gs", "command=git status")
 
 
+def _an_environment(ureg: Any) -> None:
+    ureg("create", "environment", "lab", "variables:={}")
+
+
 def _a_context(ureg: Any) -> None:
     address = (ureg.home / "run" / "address").read_text().splitlines()[1]
     ureg("context", "add", "stranger", f"http://{address}")
@@ -77,6 +81,8 @@ CASES = {
     "paused": Case(9, "sending", *SEND, "bad", "--wait=30s", first=_a_pause),
     "warnings": Case(10, "online", "doctor"),
     "the time is over": Case(124, "sending", *SEND, "bad", "--wait=300ms"),
+    "a folder is no command": Case(126, "offline", "run", "--env", "lab", "--", "/", first=_an_environment),
+    "no such command": Case(127, "offline", "run", "--env", "lab", "--", "no-such", first=_an_environment),
     "interrupted": Case(130, "offline", "edit", "alias", "gs", first=_an_alias, EDITOR='sh -c "kill -INT $PPID"'),
 }
 

@@ -61,6 +61,7 @@ def watchers(daemon: Any) -> int:
     return next(int(float(line.split()[1])) for line in lines if line.startswith(b"ureg_watchers "))
 
 
+@pytest.mark.slow
 async def test_a_wait_and_a_subscription_outlive_a_killed_daemon(start: Any, wait_for: Callable[..., bool]) -> None:
     daemon = start().ready()
     async with studio(daemon) as client:
@@ -68,8 +69,10 @@ async def test_a_wait_and_a_subscription_outlive_a_killed_daemon(start: Any, wai
         await ask(client, "apply", documents=[alias("before")], dry_run=False)
         async with client.listen(resource_subscriptions=["registry://alias/after"]) as events:
             seen = await ask(client, "wait_for_changes", cursor=begun["cursor"])
+            # The one who pushes; that the waits before have ended, the daemon sees when it next says something.
+            assert await asyncio.to_thread(wait_for, lambda: watchers(daemon) == 1)
             waiting = asyncio.create_task(ask(client, "wait_for_changes", cursor=seen["cursor"], timeout=30))
-            assert await asyncio.to_thread(wait_for, lambda: watchers(daemon) == 2)  # that, and the one who pushes
+            assert await asyncio.to_thread(wait_for, lambda: watchers(daemon) == 2)
             kill(daemon)
 
             # Without a daemon the registry itself is asked, and what needs a daemon says so.
