@@ -379,7 +379,7 @@ told() {
     case $rest in *\\n*) rest=${rest#*\\n} ;; *) rest= ;; esac
   done
   gets=gets
-  case $targets in *\\n*) gets=get ;; esac
+  case $targets in *\\n*) gets='get' ;; esac
   lasting=' once'
   [ "$standing" != true ] || lasting=' and each later change'
   case $mode in

@@ -17,7 +17,9 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-ENDLESS = re.compile(r"^(curl -N |ureg get .* -w|ureg stream (tail|receive)|ureg top$|ureg follow(?!.* --(once|dry-run)))")
+ENDLESS = re.compile(
+    r"^(curl -N |ureg get .* -w|ureg stream (tail|receive)|ureg top$|ureg follow(?!.* --(once|dry-run)))"
+)
 """Lines that go on until somebody ends them: they are ended after they have said something."""
 
 _FIRST_WORD = """
