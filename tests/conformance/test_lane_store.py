@@ -511,6 +511,15 @@ async def test_the_same_name_of_another_kind_namespace_or_lane_is_another_record
     assert [each.revision for each in await store.due("lane-two", NOW, 9)] == [5]
 
 
+async def test_what_was_never_tried_is_found_behind_what_failed(store: Store) -> None:
+    past = NOW - timedelta(seconds=1)
+    failed = [row(n, state=WAITING, next_at=past, attempts=1) for n in range(1, 20)]
+    await put(store, *failed, row(20, attempts=2), row(22), row(21), row(23, "svc-1"), row(24, "z", SENDING))
+    found = [each.revision for each in await store.due("lane-one", NOW, 9, untried=True)]
+    assert found == [21, 22]
+    assert [each.revision for each in await store.due("lane-one", NOW, 1, untried=True)] == [21]
+
+
 async def test_many_that_are_past_their_time_come_in_the_same_order(store: Store) -> None:
     """More than a store may care to sort: late times first, so that the order of time is not that of the log."""
     past = [row(n, state=WAITING, next_at=NOW - timedelta(seconds=n)) for n in range(1, 1501)]

@@ -92,6 +92,21 @@ def test_it_goes_on_from_what_it_has_when_it_starts(watched: Watched, tmp_path: 
     watched.machine = again.machine
 
 
+def test_what_cannot_stand_there_any_more_takes_nothing_away(watched: Watched) -> None:
+    watched.take(records("a"), synced(1))
+    bad = item("config_file", "a", 2, content="worse", mode="0755")
+    event = {**bad, "op": "put", "record": bad}
+    assert watched.take({"type": "changes", "cursor": "c.2.x", "events": [event]}, synced(2)) == ["a"]
+    assert (watched.root / "a").read_text() == "a"
+    [held] = [each for each in watched.told if each.standing == "held"]
+    assert held.running == {"config_file/default/a": 1}
+    assert [each for each in watched.told if each.standing == "removed"] == []
+    assert watched.agent.foresee() == [each for each in watched.agent.foresee() if each.standing == "held"]
+    assert watched.take(changes(3, ("put", "a"))) == ["a"]
+    assert (watched.root / "a").read_text() == "a 3"
+    assert watched.take(changes(4, ("delete", "a"))) == []
+
+
 def test_a_registry_that_was_made_anew_takes_nothing_away(watched: Watched) -> None:
     watched.take(records("a"), synced(1))
     watched.agent.anew()

@@ -89,6 +89,20 @@ def test_what_does_not_run_is_rolled_back(tmp_path: Path, more: dict[str, Any], 
         assert at.read_text() == "ok 2", "nor does it go, when what needs it does not run without it"
 
 
+def test_what_did_not_do_does_not_run_because_it_stands_there(tmp_path: Path) -> None:
+    well = tmp_path / "well"
+    plan = plan_of(tmp_path, each(tmp_path, health=["test", "-e", str(well)], health_within=0))
+    with Machine(tmp_path, plan) as machine:
+        wanted = item("config_file", "a", content="new")
+        assert said(machine.settle(wanted)) == [("received", "health failed: test exited with 1; rolled back")]
+        (tmp_path / "root" / "a").write_text("new")
+        (tmp_path / "root" / "a").chmod(0o644)
+        assert said(machine.settle(wanted)) == [("received", "health failed: test exited with 1; rolled back")]
+        well.touch()
+        assert said(machine.settle(wanted, again=True)) == [("running", "")]
+        assert said(machine.settle(wanted)) == [("running", "")]
+
+
 def test_a_command_that_does_not_end_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
     endless = f"cd {tmp_path}; sleep 600 & echo $! >> children; wait"
     plan = plan_of(tmp_path, each(tmp_path, reload=["sh", "-c", endless]), timeout=1.5)
@@ -232,7 +246,8 @@ def test_links_are_made_changed_and_removed_within_what_is_allowed(tmp_path: Pat
             link = item("symlink", "vi", revision, source=str(at), target=target)
             assert said(machine.settle(link)) == [("running", "")]
             assert os.readlink(at) == target
-        for target in ("/etc/passwd", "../../etc", str(tmp_path / "database"), "", "x\ny"):
+        behind_a_link = ("sub/../nano", f"{tmp_path}/data/../data/x", "../a/../nano")
+        for target in ("/etc/passwd", "../../etc", str(tmp_path / "database"), "", "x\ny", *behind_a_link):
             [(state, _)] = said(
                 machine.settle(item("symlink", "other", 3, source=str(at.parent / "o"), target=target), link)
             )[1:]

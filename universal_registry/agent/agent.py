@@ -131,10 +131,10 @@ class Agent:
             entry = entries.get(kept.entry)
             if entry is None or entry.form != kept.form:
                 del self._state.places[key]  # no entry of the plan is about it any more: it is left as it is
-            elif key not in keys:
+            elif key not in keys and not _are_there(kept, unfit):
                 results.append(self._placer.remove(key, entry, again=again))
         results += [self._placer.settle(each, again=again) for each in found]
-        self._results = results + [_of_unfit(each) for each in unfit]
+        self._results = results + self._of_unfit(unfit, keys)
         self._placer.all_done()
         self._due = False
         self._file.save(self._state)
@@ -149,9 +149,9 @@ class Agent:
         gone = [
             self._placer.foresee_removal(key, entries[kept.entry])
             for key, kept in self._state.places.items()
-            if key not in keys and kept.entry in entries and kept.mark
+            if key not in keys and kept.entry in entries and kept.mark and not _are_there(kept, unfit)
         ]
-        return [*gone, *map(self._placer.foresee, found), *map(_of_unfit, unfit)]
+        return [*gone, *map(self._placer.foresee, found), *self._of_unfit(unfit, keys)]
 
     def report(self) -> None:
         """Tell the registry what runs here, unless it knows. One that is away is told later."""
@@ -236,6 +236,26 @@ class Agent:
             more=max(0, len(behind) - MOST_TOLD),
         )
 
+    def _of_unfit(self, unfit: Iterable[Unfit], keys: Collection[str]) -> list[Result]:
+        """What came and cannot stand here as it is. Where it had a place to itself, what it was runs on there."""
+        runs = {
+            (kept.entry, record): revision
+            for key, kept in self._state.places.items()
+            if kept.mark and key not in keys
+            for record, revision in kept.sources.items()
+        }
+        found = []
+        for each in unfit:
+            revision = runs.get((each.entry, each.record))
+            running = {} if revision is None else {each.record: revision}
+            sources = {each.record: each.revision}
+            found.append(
+                Result(
+                    path="", entry=each.entry, standing=Standing.HELD, sources=sources, why=each.why, running=running
+                )
+            )
+        return found
+
     def _at(self) -> int:
         """The newest revision of what came: it does not rise with what is none of this machine's business."""
         return max((item["meta"]["revision"] for item in self._state.items.values()), default=0)
@@ -265,5 +285,6 @@ class Agent:
         self._file.save(self._state)
 
 
-def _of_unfit(each: Unfit) -> Result:
-    return Result(path="", entry=each.entry, standing=Standing.HELD, sources={each.record: each.revision}, why=each.why)
+def _are_there(kept: Kept, unfit: Iterable[Unfit]) -> bool:
+    """Whether a record that a place was made of is still there, though it cannot stand there as it is now."""
+    return any(each.entry == kept.entry and each.record in kept.sources for each in unfit)

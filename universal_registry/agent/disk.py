@@ -142,6 +142,7 @@ def _put_file(path: Path, before: Before, data: bytes, mode: int, unique: str, g
             except OSError:
                 raise Refused(f"{path} is another user's or group's, and would not stay it") from None
         os.fchmod(file.fileno(), mode)
+        os.fsync(file.fileno())  # before the last look: between that and the rename is no time to lose
         good(draft_of(path, unique))
 
 

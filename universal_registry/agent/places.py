@@ -6,6 +6,7 @@ import os
 import stat
 import unicodedata
 from collections.abc import Iterable, Sequence
+from itertools import dropwhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,10 +56,15 @@ class Places:
                 raise Refused(f"{_shown(folder)} is another user's")
             if found.st_mode & stat.S_IWOTH:
                 raise Refused(f"everybody may write into {_shown(folder)}")
+            if found.st_mode & stat.S_IWGRP and found.st_gid not in (os.getegid(), 0):
+                raise Refused(f"another group may write into {_shown(folder)}")
 
     def check_link(self, path: Path, target: str, further: Sequence[Root]) -> None:
         """A link at `path` may point to `target`: below a root, or one of `further`. Raises Refused."""
         check_text(target, "the target of a link")
+        steps = target.split("/")
+        if ".." in dropwhile("..".__eq__, steps):  # behind a link it would lead to where that points
+            raise Refused(f"the link would point to {_shown(target)}: .. may stand at its beginning only")
         pointed = os.path.normpath(path.parent / target)
         if not any(_is_below(pointed, root) for root in (*self._roots, *further)):
             raise Refused(f"the link would point to {_shown(target)}, which is below no allowed folder")

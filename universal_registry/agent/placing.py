@@ -60,6 +60,8 @@ class Placer:
         try:
             self._places.check(wanted.path)
             found = look(target)
+            if found.mark == wanted.mark and _has_failed(kept, wanted):
+                return self._asked_again(target, wanted, found, kept, again=again)
             if found.mark == wanted.mark:
                 self._keep(
                     wanted.key,
@@ -74,7 +76,7 @@ class Placer:
                 return _result(target, Standing.RUNNING, wanted.sources)
             if why := self._foreign(target, found, kept):
                 return self._not_done(target, Standing.HELD, why, wanted.sources, kept)
-            if kept is not None and kept.failed == wanted.mark and not again:
+            if kept is not None and _has_failed(kept, wanted) and not again:
                 return self._not_done(target, Standing.RECEIVED, kept.why, wanted.sources, kept)
             whole = self._begin(target, wanted.key, found, wanted)
             self._make_folders(wanted.path)
@@ -84,6 +86,15 @@ class Placer:
             return self._not_done(
                 target, Standing.HELD, error.message, wanted.sources, self._state.places.get(wanted.key)
             )
+
+    def _asked_again(self, target: Target, wanted: Wanted, found: Look, kept: Kept | None, *, again: bool) -> Result:
+        """It stands there, and did not do when it was tried: it could not be put back, or somebody has put it there."""
+        if not again:
+            return self._not_done(target, Standing.RECEIVED, "" if kept is None else kept.why, wanted.sources, None)
+        self._begin(target, wanted.key, found, wanted)
+        pending = self._state.pending
+        assert pending is not None
+        return self._finish(target, pending)
 
     def remove(self, key: str, entry: Entry, *, again: bool = False) -> Result:
         """Take away what was put there for records that are gone, unless it was changed since."""
@@ -112,6 +123,8 @@ class Placer:
         try:
             self._places.check(wanted.path)
             found = look(target)
+            if found.mark == wanted.mark and kept is not None and _has_failed(kept, wanted):
+                return _result(target, Standing.HELD, wanted.sources, kept.why)
             if found.mark == wanted.mark:
                 return _result(target, Standing.RUNNING, wanted.sources)
             if found.mark != _mark(kept) and wanted.path not in self._reverts:
@@ -312,6 +325,11 @@ def _target(path: Path, entry: Entry, kept: Kept | None, sources: Mapping[str, i
         return Target(path, entry)
     records = {*(kept.sources if kept is not None else ()), *(sources or ())}
     return Target(path, entry, frozenset(record.split("/", 2)[2] for record in records))
+
+
+def _has_failed(kept: Kept | None, wanted: Wanted) -> bool:
+    """Whether what is wanted there was tried, and did not do."""
+    return kept is not None and kept.failed == wanted.mark
 
 
 def _mark(kept: Kept | None) -> str:

@@ -71,7 +71,7 @@ class Exec:
             async with asyncio.timeout(_GRACE_SECONDS):
                 for process in list(self._running):
                     await process.wait()
-        for process in self._running:
+        for process in list(self._running):
             _signal(process, signal.SIGKILL)
             await process.wait()
         self._running.clear()
@@ -116,7 +116,10 @@ def _variables(heard: Heard) -> dict[str, str]:
 
 
 def _ending(code: int) -> str:
-    return f"exited with {code}" if code > 0 else f"was ended by {signal.Signals(-code).name}"
+    if code > 0:
+        return f"exited with {code}"
+    named = {number.value: number.name for number in signal.Signals}  # real-time signals have no names
+    return f"was ended by {named.get(-code, f'signal {-code}')}"
 
 
 def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:

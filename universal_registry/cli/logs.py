@@ -69,7 +69,7 @@ def _opened(path: Path) -> BinaryIO:
 def _last(file: BinaryIO, lines: int) -> tuple[list[bytes], bytes]:
     """The newest lines, and what stands after the last line end: a line that is being written. The file is then read to
     its end as it was."""
-    at = file.seek(0, os.SEEK_END)
+    at = end = file.seek(0, os.SEEK_END)
     pieces: list[bytes] = []
     ends = 0
     while at > 0 and ends <= lines:
@@ -78,7 +78,7 @@ def _last(file: BinaryIO, lines: int) -> tuple[list[bytes], bytes]:
         file.seek(at)
         pieces.append(file.read(length))
         ends += pieces[-1].count(b"\n")
-    file.seek(0, os.SEEK_END)
+    file.seek(end)  # what was written meanwhile is still to come
     *whole, begun = b"".join(reversed(pieces)).split(b"\n")
     return whole[len(whole) - min(lines, len(whole)) :], begun
 

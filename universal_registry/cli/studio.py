@@ -132,9 +132,12 @@ class Ways:
             with _with_token(token) as client:
                 yield client
 
-    def watcher(self) -> WatchClient:
+    def watcher(self, token: str | None) -> WatchClient:
         from universal_registry.client.watch import WatchClient
 
+        if token is not None:
+            address, ca_file = _place_for_tokens()
+            return WatchClient(lambda: [address], token=token, ca_file=ca_file)
         found = reach("waiting for changes")
         return WatchClient(found.addresses, token=found.token, ca_file=found.ca_file)
 
@@ -143,7 +146,7 @@ class Ways:
 
         here = chosen()
         if here is not None and here.url is not None:
-            return self.watcher()
+            return self.watcher(None)
         settings = current_settings()
         places = Places(settings.home)
         addresses = daemon_addresses(places)
@@ -152,10 +155,16 @@ class Ways:
 
 
 def _with_token(token: str) -> Client:
-    """A client whose rights are the token's. On the socket it would have those of the user: tokens count on TCP."""
+    """A client whose rights are the token's."""
+    address, ca_file = _place_for_tokens()
+    return Client(address, token, _SECONDS, ca_file=ca_file)
+
+
+def _place_for_tokens() -> tuple[str, str | None]:
+    """Where tokens count: on TCP. On the socket one has the rights of the user. Raises Unreachable."""
     here = chosen()
     if here is not None and here.url is not None:
-        return Client(here.address, token, _SECONDS, ca_file=here.ca_file)
+        return here.address, here.ca_file
     addresses = daemon_addresses(Places(current_settings().home))
     if not addresses:
         raise Unreachable("no daemon runs here", hint="`ureg up` starts one")
@@ -163,7 +172,7 @@ def _with_token(token: str) -> Client:
     if not found:
         hint = "ureg config set listen 127.0.0.1:8080, and start it anew"
         raise Unreachable("the daemon listens on its socket only, and tokens count on TCP", hint=hint)
-    return Client(found[0], token, _SECONDS)
+    return found[0], None
 
 
 # --- install --------------------------------------------------------------------------------------------------------
@@ -190,7 +199,7 @@ def install(client: str, file: str | None, name: str, remove: bool, dry_run: boo
 
     What changes is shown. Everything else in the file stays; one that is not plain JSON is refused and left alone.
     """
-    from universal_registry.studio.clients import CLIENTS
+    from universal_registry.studio.clients import CLIENTS, entry_text
 
     known = CLIENTS.get(client)
     if known is None:
@@ -203,7 +212,7 @@ def install(client: str, file: str | None, name: str, remove: bool, dry_run: boo
     if after is None:
         note(f"{path}: {'not there' if remove else 'so already'}, nothing to do")
         return
-    _show(path, before or "", after)
+    _show(path, *(entry_text(text, known, name) for text in (before, after)))
     if dry_run:
         note("nothing is written")
         return
@@ -259,7 +268,7 @@ def _environ() -> dict[str, str]:
 
 
 def _show(path: Path, before: str, after: str) -> None:
-    """What changes, and nothing around it: other servers' entries may hold secrets."""
+    """What changes of the one entry; other servers' may hold secrets."""
     from difflib import unified_diff
 
     from universal_registry.cli.grid import escaped

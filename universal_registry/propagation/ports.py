@@ -106,9 +106,9 @@ class LaneStore(Protocol):
         """All of it in one durable commit. Lane `rows`, `dead` are kept true by the store itself."""
         ...
 
-    async def due(self, lane_id: str, now: datetime, limit: int) -> Sequence[Delivery]:
+    async def due(self, lane_id: str, now: datetime, limit: int, *, untried: bool = False) -> Sequence[Delivery]:
         """Rows that may be tried now: PENDING, or WAITING with next_at <= now, in order of (revision, seq), none whose
-        key has an earlier live row in that lane."""
+        key has an earlier live row in that lane. `untried`: only those that were never tried."""
         ...
 
     async def next_due(self) -> datetime | None:

@@ -165,8 +165,10 @@ class PgLanes:
             if deeds:
                 await append(connection, "propagation", deeds)
 
-    async def due(self, lane_id: str, now: datetime, limit: int) -> Sequence[Delivery]:
+    async def due(self, lane_id: str, now: datetime, limit: int, *, untried: bool = False) -> Sequence[Delivery]:
         """At most `limit` rows that may be tried now, in order of (revision, seq); never two of one record."""
+        if untried:
+            return [delivery_from(row) for row in await self._db.fetch(self._sql["due_untried"], lane_id, limit)]
         rows = await self._db.fetch(self._sql["due"], lane_id, text(now), limit)
         return sorted(map(delivery_from, rows), key=lambda delivery: delivery.position)[:limit]
 

@@ -138,9 +138,11 @@ class SqliteLanes:
             self._count(settlements.counters)
             append(self._db, settlements.deeds)
 
-    async def due(self, lane_id: str, now: datetime, limit: int) -> Sequence[Delivery]:
+    async def due(self, lane_id: str, now: datetime, limit: int, *, untried: bool = False) -> Sequence[Delivery]:
         """At most `limit` rows that may be tried now, in order of (revision, seq); never two of one record."""
         where = {"lane": lane_id, "now": text(now), "reach": _MANY, "limit": limit}
+        if untried:
+            return [delivery_from(row) for row in self._db.read(self._sql["due_untried"], where)]
         with self._db.snapshot():
             rows = self._db.read(self._sql["due_pending"], where)
             ((reach,),) = self._db.read(self._sql["due_waiting_reach"], where)

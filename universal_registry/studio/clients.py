@@ -75,6 +75,14 @@ def changed(text: str | None, client: ClientFile, server: str, entry: dict[str, 
     return json.dumps(document, ensure_ascii=False, indent=_indent(text)) + "\n"
 
 
+def entry_text(text: str | None, client: ClientFile, server: str) -> str:
+    """That server's entry alone, as it stands in a file that is understood; empty when there is none."""
+    servers = _document(text, client).get(client.member, {})
+    if server not in servers:
+        return ""
+    return json.dumps({client.member: {server: servers[server]}}, ensure_ascii=False, indent=2)
+
+
 def _document(text: str | None, client: ClientFile) -> dict[str, Any]:
     if text is None or not text.strip():
         return {}

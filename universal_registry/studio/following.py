@@ -16,12 +16,14 @@ from mcp.server.subscriptions import (
     ResourceUpdated,
     ServerEvent,
 )
+from mcp.shared.exceptions import MCPError
 
-from universal_registry.kernel.errors import CursorMismatch, RegistryError
-from universal_registry.studio.access import Access
+from universal_registry.kernel.errors import CursorMismatch, RegistryError, Unauthenticated
+from universal_registry.studio.access import Access, check_token, token_of
 from universal_registry.studio.resources import uri_of
 
 _READY_SECONDS = 2.0
+_ASKED_EVERY = 1.0
 
 
 class Push:
@@ -45,7 +47,27 @@ class Push:
                 await self._following.wait()
         except TimeoutError:
             pass  # no daemon, or a busy one
-        return await self._listen(ctx, params)
+        token = token_of(ctx)
+        return await (self._listen(ctx, params) if token is None else self._while_taken(token, ctx, params))
+
+    async def _while_taken(
+        self, token: str, ctx: ServerRequestContext[Any, Any], params: types.SubscriptionsListenRequestParams
+    ) -> types.SubscriptionsListenResult:
+        """A token that is revoked opens nothing any more, what it has opened included."""
+        refused = None
+        async with asyncio.TaskGroup() as tasks:
+            serving = tasks.create_task(self._listen(ctx, params))
+            while refused is None and not (await asyncio.wait({serving}, timeout=_ASKED_EVERY))[0]:
+                try:
+                    await asyncio.to_thread(check_token, self._access, token)
+                except Unauthenticated as error:
+                    refused = error
+                    serving.cancel()
+                except RegistryError:
+                    continue  # a daemon that is away is waited for
+        if refused is not None:
+            raise MCPError(types.INVALID_PARAMS, str(refused), {"code": refused.code, "hint": refused.hint})
+        return serving.result()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -20,7 +20,7 @@ from mcp.shared.exceptions import MCPError
 from universal_registry import __version__
 from universal_registry.client.http import Caller
 from universal_registry.kernel.errors import Invalid, NotFound, RegistryError
-from universal_registry.studio.access import Access
+from universal_registry.studio.access import Access, token_of
 from universal_registry.studio.following import Push
 from universal_registry.studio.resources import TEMPLATES, key_of, uri_of
 from universal_registry.studio.tools import TOOLS, Arguments, Tool, WaitArguments, record, tool
@@ -91,7 +91,7 @@ class _Answers:
         ask = called.ask
         if ask is None:
             assert isinstance(asked, WaitArguments)
-            return await changes_after(self._access.watcher(), asked)
+            return await changes_after(self._access.watcher(token_of(ctx)), asked)
         return await self._ask(ctx, lambda caller: ask(caller, asked))
 
     async def list_resources(
@@ -135,13 +135,6 @@ class _Answers:
     def _exchange(self, token: str | None, ask: Callable[[Caller], dict[str, Any]]) -> dict[str, Any]:
         with self._access.caller(token) as caller:
             return ask(caller)
-
-
-def token_of(ctx: Asked) -> str | None:
-    """The token in the request's header; None when the request came over standard input."""
-    if ctx.request is None:
-        return None
-    return str(ctx.request.headers.get("authorization", "")).removeprefix("Bearer ")
 
 
 def failed(error: RegistryError) -> types.CallToolResult:

@@ -12,12 +12,11 @@ from typing import Any
 import uvicorn
 
 from universal_registry.kernel.errors import RegistryError, Unauthenticated
-from universal_registry.studio.access import Access
+from universal_registry.studio.access import Access, check_token
 from universal_registry.studio.following import Push
 from universal_registry.studio.server import make_server
 
 PATH = "/mcp"
-_PROBE = "/v1/-/kinds/alias"
 _BEARER = "Bearer "
 Message = dict[str, Any]
 App = Callable[[Message, Any, Any], Any]
@@ -56,16 +55,11 @@ class Guarded:
             try:
                 token = _token(scope)
                 async with self._turns:
-                    await asyncio.to_thread(self._check, token)
+                    await asyncio.to_thread(check_token, self._access, token)
             except RegistryError as error:
                 await _refuse(error, send)
                 return
         await self._app(scope, receive, send)
-
-    def _check(self, token: str) -> None:
-        """Raises the RegistryError that the registry answers with."""
-        with self._access.caller(token) as caller:
-            caller.request("GET", _PROBE)
 
 
 def _token(scope: Message) -> str:

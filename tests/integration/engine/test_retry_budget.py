@@ -11,9 +11,12 @@ import pytest
 from universal_registry.kernel.settings import RetrySettings
 from universal_registry.propagation.control import PropagationControl
 from universal_registry.propagation.lanes.lane import DeliveryState
+from universal_registry.propagation.lanes.lane_command import Action
 from universal_registry.propagation.lanes.outcome import Accepted, Failed, Outcome
 from universal_registry.propagation.views.plain import moment_text
+from universal_registry.registry.service import Actor
 
+OPERATOR = Actor("uid:1000", admin=True)
 Stage = Any  # the class of the fixture, which pytest alone can import
 # No breaker, and each retry after a second: what waits longer waits for the budget.
 RETRY = RetrySettings(jitter_enabled=False, circuit_breaker_enabled=False, max_retries=1000, max_delay_seconds=1.0)
@@ -145,3 +148,18 @@ async def test_what_was_claimed_is_given_back_when_the_breaker_opens(stage: Stag
 
 async def warnings(control: PropagationControl) -> list[str]:
     return list((await control.status())["warnings"])
+
+
+async def test_what_was_never_tried_does_not_wait_for_the_budget(stage: Stage) -> None:
+    """Nor behind the rows that do: of those there are more than are looked at in one go."""
+    await spent(stage)
+    control = control_of(stage)
+    await control.tell_target("system", "one", Action.PAUSE, actor=OPERATOR)
+    await stage.settle()
+    await stage.aliases(30, "b")
+    await stage.settle()
+    await control.tell_target("system", "one", Action.RESUME, actor=OPERATOR)
+    before = stage.targets.attempts
+    await stage.settle()
+    assert stage.targets.attempts - before >= 30
+    assert min(row.attempts for row in await stage.lanes.deliveries()) >= 1

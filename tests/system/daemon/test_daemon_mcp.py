@@ -17,7 +17,7 @@ import pytest
 from mcp.client.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
-from mcp.client.subscriptions import ResourceUpdated
+from mcp.client.subscriptions import ResourceUpdated, SubscriptionLost
 
 from universal_registry.client.http import Client as Registry
 from universal_registry.client.wire import split_address
@@ -207,3 +207,22 @@ def test_strangers_get_no_further_than_the_door(start: Any, served: Serve) -> No
         assert (away.status_code, away.json()["hint"]) == (503, "`ureg up` starts one")
     host, _ = split_address(url.removeprefix("http://").removesuffix("/mcp"))
     assert host == "127.0.0.1"
+
+
+async def test_what_a_token_has_opened_ends_when_it_is_revoked(start: Any, served: Serve) -> None:
+    daemon = start().ready()
+    registry = daemon.client()
+    async with over_http(served(daemon), token_of(registry, "read")) as client:
+        written = registry.request("PUT", "/v1/default/aliases/gs", json={"spec": {"command": "git"}}).json()
+        async with client.listen(resource_subscriptions=["registry://alias/gs"]) as events:
+            waiting = asyncio.create_task(
+                client.call_tool("wait_for_changes", {"cursor": written["cursor"], "timeout": PATIENCE})
+            )
+            while "ureg_watchers 2" not in registry.request("GET", "/metrics").body.decode():
+                await asyncio.wait({waiting}, timeout=0.05)
+            registry.request("DELETE", "/v1/-/tokens/ai-read")
+            refused = await waiting
+            assert refused.is_error
+            registry.request("PUT", "/v1/default/aliases/gs", json={"spec": {"command": "ls"}})
+            with pytest.raises(SubscriptionLost):
+                await anext(events)

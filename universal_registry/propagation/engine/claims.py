@@ -87,7 +87,8 @@ class Claims:
             return
         run.rows_changed, version = False, run.row_version
         try:
-            rows = await self._due(run, now, room)
+            left = 1 if probing else self._retries_left(run, now)
+            rows = await self._due(run, now, room, untried=left <= 0)
         except BaseException:
             run.rows_changed = True  # nobody has looked: ask again
             raise
@@ -95,11 +96,13 @@ class Claims:
             run.rows_changed = True  # something happened while the store answered: ask again
             return
         if not probing:
-            rows = self._affordable(run, rows, self._retries_left(run, now))
+            rows = self._affordable(run, rows, left)
         self._claim(run, [row for row in rows if self._is_free(run, row)], now)
 
-    async def _due(self, run: LaneRun, now: datetime, room: int) -> Sequence[Delivery]:
-        found = await self._store.due(run.lane.lane_id, now, room)
+    async def _due(self, run: LaneRun, now: datetime, room: int, *, untried: bool) -> Sequence[Delivery]:
+        """`untried`: the budget is used up, and what failed before must not stand before what never was tried."""
+        found = await self._store.due(run.lane.lane_id, now, room, untried=untried)
+        run.rows_changed = run.rows_changed or untried  # the others are looked for again
         rows = [row for row in found if not self._is_known_better(run, row.delivery_id)]
         return await self._current(run, rows) if run.target.traffic.revisions is Revisions.LATEST else rows
 

@@ -57,6 +57,13 @@ SELECT delivery_id, lane_id, session_id, route_uid, op, kind, namespace, name, r
        next_at, reason, created_at, updated_at, held, waits_for, replay_of
 FROM propagation.due($1, $2, $3);
 
+-- name: due_untried
+-- Rows of a lane that were never tried and may be now, in order.
+SELECT delivery_id, lane_id, session_id, route_uid, op, kind, namespace, name, revision, seq, state, attempts, crashes,
+       next_at, reason, created_at, updated_at, held, waits_for, replay_of
+FROM propagation.deliveries
+WHERE head = 1 AND state = 'pending' AND held = '' AND lane_id = $1 AND attempts = 0 ORDER BY revision, seq LIMIT $2;
+
 -- name: next_due
 -- The earliest time at which a row that nothing stands before may be tried again, in the lanes of owner $1: what others
 -- are to try is no reason to wake up. NULL: in all lanes.

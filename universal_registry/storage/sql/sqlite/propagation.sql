@@ -156,6 +156,13 @@ SELECT delivery_id, lane_id, session_id, route_uid, op, kind, namespace, name, r
 FROM deliveries INDEXED BY deliveries_pending_heads
 WHERE head = 1 AND state = 'pending' AND held = '' AND lane_id = :lane ORDER BY revision, seq LIMIT :limit;
 
+-- name: due_untried
+-- Heads never tried, in order.
+SELECT delivery_id, lane_id, session_id, route_uid, op, kind, namespace, name, revision, seq, state, attempts, crashes,
+       next_at, reason, created_at, updated_at, held, waits_for, replay_of
+FROM deliveries INDEXED BY deliveries_pending_heads
+WHERE head = 1 AND state = 'pending' AND held = '' AND lane_id = :lane AND attempts = 0 ORDER BY revision, seq LIMIT :limit;
+
 -- name: due_waiting_reach
 -- Whether many heads are past their time: which of the next two reads little.
 SELECT count(*) FROM (
