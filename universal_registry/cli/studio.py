@@ -170,7 +170,7 @@ def _place_for_tokens() -> tuple[str, str | None]:
         raise Unreachable("no daemon runs here", hint="`ureg up` starts one")
     found = [each for each in addresses if not each.startswith("/")]
     if not found:
-        hint = "ureg config set listen 127.0.0.1:8080, and start it anew"
+        hint = "ureg restart --listen 127.0.0.1:8080"
         raise Unreachable("the daemon listens on its socket only, and tokens count on TCP", hint=hint)
     return found[0], None
 

@@ -68,7 +68,7 @@ class _Answers:
     def __init__(self, access: Access, tools: tuple[Tool, ...]) -> None:
         self._access = access
         self._tools = tools
-        # One at a time: without a daemon each opens the store in this process.
+        # Those of this process's user one at a time: without a daemon each opens the store in this process.
         self._turn = asyncio.Lock()
 
     async def list_tools(self, _: Asked, __: types.PaginatedRequestParams | None) -> types.ListToolsResult:
@@ -129,8 +129,11 @@ class _Answers:
 
     async def _ask(self, ctx: Asked, ask: Callable[[Caller], dict[str, Any]]) -> dict[str, Any]:
         """Ask the registry, with the rights of whoever asks."""
+        token = token_of(ctx)
+        if token is not None:  # it is the daemon that is asked
+            return await asyncio.to_thread(self._exchange, token, ask)
         async with self._turn:
-            return await asyncio.to_thread(self._exchange, token_of(ctx), ask)
+            return await asyncio.to_thread(self._exchange, None, ask)
 
     def _exchange(self, token: str | None, ask: Callable[[Caller], dict[str, Any]]) -> dict[str, Any]:
         with self._access.caller(token) as caller:
