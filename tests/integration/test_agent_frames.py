@@ -11,8 +11,10 @@ import pytest
 
 from tests.agents import Machine, item, plan_of
 from universal_registry.agent.agent import LIST, Agent
+from universal_registry.agent.state import Word, leave_word
 from universal_registry.client.http import Client
 from universal_registry.kernel.errors import Conflict, Malformed, Refused
+from universal_registry.kernel.world import SystemWorld
 
 NOBODY = "127.0.0.1:1"
 
@@ -105,6 +107,22 @@ def test_what_cannot_stand_there_any_more_takes_nothing_away(watched: Watched) -
     assert watched.take(changes(3, ("put", "a"))) == ["a"]
     assert (watched.root / "a").read_text() == "a 3"
     assert watched.take(changes(4, ("delete", "a"))) == []
+
+
+def test_what_was_said_a_while_ago_is_of_the_record_as_it_was(watched: Watched) -> None:
+    """The registry, which nobody can reach here, is asked to take nothing."""
+    watched.take(records("a", "b"), synced(1))
+    leave_word(watched.machine.file.folder, Word(adopt=[str(watched.root / "a")]), SystemWorld())
+    watched.take({"type": "bookmark", "cursor": "c.2.x"})
+    assert "nothing to adopt" in watched.told[-1].why, "nobody has changed it"
+    (watched.root / "a").write_text("mine")
+    leave_word(watched.machine.file.folder, Word(adopt=[str(watched.root / "a")]), SystemWorld())
+    watched.take(changes(3, ("put", "a")))
+    assert [each.why for each in watched.told if "changed since" in each.why] != []
+    assert (watched.root / "a").read_text() == "mine"
+    watched.machine.places._roots = ()  # the folder is another one's now
+    watched.agent.settle()
+    assert "below no allowed folder" in watched.told[-1].why
 
 
 def test_a_registry_that_was_made_anew_takes_nothing_away(watched: Watched) -> None:

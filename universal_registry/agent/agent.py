@@ -180,8 +180,21 @@ class Agent:
                 raise NotFound(f"no record is to stand at {path}", hint="--dry-run shows the places")
             self._adopt(each)
 
+    def _adopt_as_seen(self, paths: Collection[Path]) -> None:
+        """The same for what was said a while ago: of the record as it was when what stood there came. Raises Conflict,
+        too."""
+        for each in wanted(self._plan, self._places, self._state.items.values())[0]:
+            kept = self._state.places.get(each.key)
+            if each.path in paths and kept is not None and kept.mark and kept.sources != each.sources:
+                hint = "--revert takes that; a new content of the record puts yours over it"
+                raise Conflict(f"{each.path} cannot be adopted: the record was changed since", hint=hint)
+        self.adopt(paths)
+
     def _heed(self, word: Word) -> None:
-        said = [*((path, self.adopt) for path in word.adopt), *((path, self._placer.revert) for path in word.revert)]
+        said = [
+            *((path, self._adopt_as_seen) for path in word.adopt),
+            *((path, self._placer.revert) for path in word.revert),
+        ]
         for path, verb in said:
             try:
                 verb([self._places.place(path)])
@@ -269,7 +282,9 @@ class Agent:
                 hint="--revert, or edit the records",
             )
         self._places.check(each.path)
-        found = look(Target(each.path, each.entry))
+        found, kept = look(Target(each.path, each.entry)), self._state.places.get(each.key)
+        if kept is not None and kept.mark and found.mark == kept.mark:
+            raise Refused(f"{each.path} is as the agent has put it: there is nothing to adopt")
         if found.before.what != "file":
             raise Refused(f"{each.path} is no file to adopt")
         try:

@@ -41,7 +41,9 @@ class Places:
     def check(self, path: Path) -> None:
         """What leads to a place is as it was when the place was chosen: real folders, of this user or of root, that not
         everybody may write into. Those that are missing yet do no harm. Raises Refused."""
-        root = next(root.real for root in self._roots if root.real in path.parents)
+        root = next((root.real for root in self._roots if root.real in path.parents), None)
+        if root is None:
+            raise Refused(f"{_shown(path)} is below no allowed folder any more")
         for folder in [root, *reversed([each for each in path.parents if root in each.parents])]:
             try:
                 found = folder.lstat()

@@ -21,6 +21,8 @@ _ALIAS = re.compile(r"[A-Za-z0-9_.:,@%+!][A-Za-z0-9_.:,@%+!-]*")
 _ANY_ALIAS = re.compile(r"[^\s'\"\\$`&|;<>(){}=#*?~\[\]-][^\s'\"\\$`&|;<>(){}=#*?~\[\]]*")
 _WORD = re.compile(r"[^\s#'\"\\=\x00-\x1f\x7f]+")
 _OPTION = re.compile(r"[A-Za-z][A-Za-z0-9]*")
+_PATTERN = set("*?!")
+_SECTIONS = ("host", "match", "include")
 _SHELLS = ("", "sh", "zsh", "bash")
 _FIELDS = (("hostname", "HostName"), ("port", "Port"), ("user", "User"), ("identity_file", "IdentityFile"))
 _ONLY_IN = {"zsh": "ZSH_VERSION", "bash": "BASH_VERSION"}
@@ -105,7 +107,10 @@ def _host_alias(name: str, spec: Mapping[str, Any], classification: str) -> str:
         return " ".join(_word(each, "a name") for each in [_text(spec, "address"), *names])
     if classification != "SshHostAlias":
         raise Invalid("it stands neither in a file of ssh nor in a hosts file")
-    lines = [f"Host {' '.join(_word(each, 'a name') for each in [name, *_list(spec, 'aliases')])}"]
+    names = [_word(each, "a name") for each in [name, *_list(spec, "aliases")]]
+    if any(set(each) & _PATTERN for each in names):
+        raise Invalid("a name of it is a pattern, which would hold for other hosts too")
+    lines = [f"Host {' '.join(names)}"]
     given = {"hostname": spec.get("hostname") or spec.get("address"), **{key: spec.get(key) for key, _ in _FIELDS[1:]}}
     lines += [f"  {word} {_word(given[key], key)}" for key, word in _FIELDS if given[key] is not None]
     options = spec.get("options") or {}
@@ -114,6 +119,8 @@ def _host_alias(name: str, spec: Mapping[str, Any], classification: str) -> str:
     for option, value in sorted(options.items()):
         if not _OPTION.fullmatch(option) or not isinstance(value, str | int | float):
             raise Invalid(f"{escaped(str(option))[:60]!r} is no option of ssh with one value")
+        if option.lower() in _SECTIONS:
+            raise Invalid(f"the option {option} would reach other hosts")
         shown = ("no", "yes")[value] if isinstance(value, bool) else str(value)
         lines.append(f"  {option} {_plain(shown, 'an option')}")
     return "\n".join(lines)

@@ -28,7 +28,7 @@ from universal_registry.cli.watching import until_signal
 from universal_registry.client.http import Client
 from universal_registry.client.watch import WatchClient
 from universal_registry.environment import environment
-from universal_registry.kernel.errors import Conflict, Invalid, PartlyDelivered, RegistryError
+from universal_registry.kernel.errors import Conflict, Invalid, PartlyDelivered, RegistryError, UsageError
 from universal_registry.kernel.world import SystemWorld
 from universal_registry.registry.catalogue import load_catalogue
 
@@ -60,6 +60,8 @@ def apply(where: Context, asked: Asked) -> None:
     own = [named, folder, *(Path(each) for each in (where.token_file, where.ca_file) if each)]
     places = Places(plan.roots, own)
     adopted, reverted = ([places.place(_whole(each)) for each in paths] for paths in (asked.adopt, asked.revert))
+    if both := set(adopted) & set(reverted):
+        raise UsageError(f"{min(both)} cannot be adopted and reverted", hint="--adopt or --revert")
     try:
         file = StateFile(folder, world)
     except Conflict:
@@ -111,6 +113,8 @@ class _Following:
         asyncio.run(until_signal(self._follow()))
         if self._asked.once and not self._agent.is_settled:
             raise PartlyDelivered("not all of it runs here", hint="the lines above say what, and why")
+        if self._asked.once and self._agent.trouble is not None:
+            raise self._agent.trouble
 
     async def _listed(self, adopted: Sequence[Path]) -> None:
         """What the registry has now, without doing anything about it but to adopt."""

@@ -51,8 +51,8 @@ class Context(NamedTuple):
 
     def _no_token(self, why: str) -> NotFound:
         return NotFound(
-            f"the token of context {self.name} cannot be read from {self.token_file}: {why}",
-            hint="`ureg context add` names another file",
+            f"the token for {self.name} cannot be read from {self.token_file}: {why}",
+            hint="--token-file, or `ureg context add`, names another file",
         )
 
 

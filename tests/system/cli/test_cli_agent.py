@@ -179,7 +179,7 @@ def test_without_the_registry_what_came_before_is_kept_as_it_was(followed: Follo
 def test_who_may_only_read_follows_and_says_that_it_could_not_report(online: Any) -> None:
     followed = Followed(online, "read")
     online("set", "config_file", "a.conf", "content=ok 1")
-    done = online(*followed.words, "--once")
+    done = online(*followed.words, "--once", code=4)
     assert "could not be reported" in done.stderr
     assert (followed.conf / "a.conf").read_text() == "ok 1"
     assert [each for each in online.json("where", "a.conf") if each["target"].startswith("agents/")] == []
