@@ -364,8 +364,8 @@ async def test_a_row_that_is_stored_while_due_ones_are_read_is_not_taken_for_wha
     stage.world.moment += timedelta(seconds=100)
     real = stage.lanes.due
 
-    async def due(*args: Any) -> Any:
-        found = await real(*args)
+    async def due(*args: Any, **more: Any) -> Any:
+        found = await real(*args, **more)
         await stage.engine.settle()
         return found
 
