@@ -63,16 +63,7 @@ class Placer:
             if found.mark == wanted.mark and _has_failed(kept, wanted):
                 return self._asked_again(target, wanted, found, kept, again=again)
             if found.mark == wanted.mark:
-                self._keep(
-                    wanted.key,
-                    Kept(
-                        path=str(target.path),
-                        form=target.entry.form,
-                        entry=target.entry.name,
-                        mark=wanted.mark,
-                        sources=wanted.sources,
-                    ),
-                )
+                self._state.places[wanted.key] = _kept(target, wanted.mark, wanted.sources)
                 return _result(target, Standing.RUNNING, wanted.sources)
             if why := self._foreign(target, found, kept):
                 return self._not_done(target, Standing.HELD, why, wanted.sources, kept)
@@ -226,17 +217,7 @@ class Placer:
                 why = self._commands.becomes_well(target.entry.health, target.entry.health_within)
                 why = f"health failed: {why}" if why else ""
             if not why:
-                new = (
-                    Kept(
-                        path=str(target.path),
-                        form=target.entry.form,
-                        entry=target.entry.name,
-                        mark=pending.mark,
-                        sources=pending.sources,
-                    )
-                    if pending.mark
-                    else None
-                )
+                new = _kept(target, pending.mark, pending.sources) if pending.mark else None
                 self._done(pending.key, new)
                 return _result(target, Standing.RUNNING if new else Standing.REMOVED, pending.sources, changed=True)
             pending.undoing = why
@@ -257,9 +238,7 @@ class Placer:
         return self._failed(target, pending, f"{pending.undoing}; rolled back{but}")
 
     def _failed(self, target: Target, pending: Pending, why: str) -> Result:
-        kept = self._state.places.get(pending.key) or Kept(
-            path=str(target.path), form=target.entry.form, entry=target.entry.name
-        )
+        kept = self._state.places.get(pending.key) or _kept(target, "", {})
         kept.failed, kept.why = pending.mark or REMOVED, why
         self._done(pending.key, kept)
         return self._not_done(target, Standing.RECEIVED, why, pending.sources or kept.sources, kept, changed=True)
@@ -285,9 +264,6 @@ class Placer:
         if found.before.what != "nothing":
             self._file.set_aside(target.path, found.before)
         return ""
-
-    def _keep(self, key: str, kept: Kept) -> None:
-        self._state.places[key] = kept
 
     def _abandon(self) -> None:
         """What was begun is not done."""
@@ -325,6 +301,12 @@ def _target(path: Path, entry: Entry, kept: Kept | None, sources: Mapping[str, i
         return Target(path, entry)
     records = {*(kept.sources if kept is not None else ()), *(sources or ())}
     return Target(path, entry, frozenset(record.split("/", 2)[2] for record in records))
+
+
+def _kept(target: Target, mark: str, sources: Mapping[str, int]) -> Kept:
+    """What the state is to say of a place."""
+    entry = target.entry
+    return Kept(path=str(target.path), form=entry.form, entry=entry.name, mark=mark, sources=dict(sources))
 
 
 def _has_failed(kept: Kept | None, wanted: Wanted) -> bool:
