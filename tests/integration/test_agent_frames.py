@@ -123,6 +123,8 @@ def test_what_was_said_a_while_ago_is_of_the_record_as_it_was(watched: Watched) 
     watched.machine.places._roots = ()  # the folder is another one's now
     watched.agent.settle()
     assert "below no allowed folder" in watched.told[-1].why
+    assert watched.machine.state.places == {}, "what stands there is left as it is, and is no longer the agent's"
+    assert sorted(os.listdir(watched.root)) == ["a", "b"]
 
 
 def test_a_registry_that_was_made_anew_takes_nothing_away(watched: Watched) -> None:

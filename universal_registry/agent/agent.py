@@ -129,7 +129,7 @@ class Agent:
         results = []
         for key, kept in list(self._state.places.items()):
             entry = entries.get(kept.entry)
-            if entry is None or entry.form != kept.form:
+            if entry is None or entry.form != kept.form or not self._places.covers(Path(kept.path)):
                 del self._state.places[key]  # no entry of the plan is about it any more: it is left as it is
             elif key not in keys and not _are_there(kept, unfit):
                 results.append(self._placer.remove(key, entry, again=again))
@@ -149,7 +149,11 @@ class Agent:
         gone = [
             self._placer.foresee_removal(key, entries[kept.entry])
             for key, kept in self._state.places.items()
-            if key not in keys and kept.entry in entries and kept.mark and not _are_there(kept, unfit)
+            if key not in keys
+            and kept.entry in entries
+            and kept.mark
+            and self._places.covers(Path(kept.path))
+            and not _are_there(kept, unfit)
         ]
         return [*gone, *map(self._placer.foresee, found), *self._of_unfit(unfit, keys)]
 

@@ -38,6 +38,10 @@ class Places:
                 raise Refused(f"{_shown(text)} is the agent's own")
         return path
 
+    def covers(self, path: Path) -> bool:
+        """Whether it is below a root. After a change of the plan, or of its folders, a place may not be any more."""
+        return any(root.real in path.parents for root in self._roots)
+
     def check(self, path: Path) -> None:
         """What leads to a place is as it was when the place was chosen: real folders, of this user or of root, that not
         everybody may write into. Those that are missing yet do no harm. Raises Refused."""
